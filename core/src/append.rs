@@ -1,0 +1,463 @@
+//! Writing: what an append asks for, what it is answered, and how it is judged (L1, L2, L5, L10, L13).
+
+use std::collections::HashSet;
+
+use crate::{
+    EventId, InvalidInput, NewEvent, Position, Query, RecordedEvent, StreamId, Timestamp, Token, Version,
+    event::TAGS_MAX,
+};
+
+/// The most events in one append.
+pub const APPEND_EVENTS_MAX: usize = 10_000;
+/// The most streams that one append names, written or checked.
+pub const APPEND_STREAMS_MAX: usize = 100;
+/// The most query items in all conditions of one append, and in one filter.
+pub const QUERY_ITEMS_MAX: usize = 100;
+
+/// The limits that a store can be opened with; all others are constants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest event in bytes (data, names, tags and metadata): 1 MiB, at most 16 MiB.
+    pub event_bytes_max: usize,
+    /// The largest append in bytes: 32 MiB, at most 64 MiB.
+    pub append_bytes_max: usize,
+}
+
+impl Limits {
+    const MIB: usize = 1024 * 1024;
+
+    /// Limits of one's own.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for an event over 16 MiB, an append over 64 MiB, or an event larger than an append.
+    pub fn new(event_bytes_max: usize, append_bytes_max: usize) -> Result<Self, InvalidInput> {
+        if event_bytes_max > 16 * Self::MIB || append_bytes_max > 64 * Self::MIB || event_bytes_max > append_bytes_max {
+            return Err(InvalidInput::new("limits", "an event has at most 16 MiB, an append at most 64 MiB"));
+        }
+        Ok(Self { event_bytes_max, append_bytes_max })
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { event_bytes_max: Self::MIB, append_bytes_max: 32 * Self::MIB }
+    }
+}
+
+/// What a stream must be like for an append to succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpectedVersion {
+    /// Whatever it is like.
+    Any,
+    /// It does not exist.
+    NoStream,
+    /// It has at least one event.
+    Exists,
+    /// Its last event has this version; `Exact(Version::NONE)` is [`NoStream`](Self::NoStream).
+    Exact(Version),
+}
+
+impl ExpectedVersion {
+    /// Whether a stream of this version is as expected.
+    pub fn is_met_by(self, actual: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::NoStream => actual == Version::NONE,
+            Self::Exists => actual > Version::NONE,
+            Self::Exact(version) => actual == version,
+        }
+    }
+}
+
+/// A consistency condition: no event matches `query` after position `after`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The events that must not be there.
+    pub query: Query,
+    /// Exclusive; [`Position::START`] looks at the whole log. Beyond the head is invalid.
+    pub after: Position,
+}
+
+impl Condition {
+    /// No event matches `query` after `after`.
+    pub fn none_after(query: Query, after: Position) -> Self {
+        Self { query, after }
+    }
+}
+
+/// Events for one or several streams, with what must hold for them to be written: all, or none.
+///
+/// ```
+/// use indelible_core::{Append, ContentType, EventType, ExpectedVersion, NewEvent};
+/// let event = |name| NewEvent::new(EventType::from_static(name), ContentType::JSON, "{}");
+/// let transfer = Append::new()
+///     .write("account-a".parse()?, ExpectedVersion::Exists, [event("Withdrawn")])
+///     .write("account-b".parse()?, ExpectedVersion::Exists, [event("Deposited")])
+///     .check("bank-1".parse()?, ExpectedVersion::Exists);
+/// assert_eq!(transfer.events().len(), 2);
+/// # Ok::<(), indelible_core::InvalidInput>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Append {
+    events: Vec<(StreamId, NewEvent)>,
+    expected: Vec<(StreamId, ExpectedVersion)>,
+    conditions: Vec<Condition>,
+    closes: Vec<StreamId>,
+}
+
+impl Append {
+    /// An append of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An append to one stream.
+    pub fn to(stream: StreamId, expected: ExpectedVersion, events: impl IntoIterator<Item = NewEvent>) -> Self {
+        Self::new().write(stream, expected, events)
+    }
+
+    /// Writes events to a stream of this expected version. Events take their positions in the order of these calls.
+    #[must_use]
+    pub fn write(
+        mut self,
+        stream: StreamId,
+        expected: ExpectedVersion,
+        events: impl IntoIterator<Item = NewEvent>,
+    ) -> Self {
+        for event in events {
+            self = self.event(stream.clone(), event);
+        }
+        self.check(stream, expected)
+    }
+
+    /// Writes one event more, to a stream whose expected version is named elsewhere or doesn't matter.
+    #[must_use]
+    pub fn event(mut self, stream: StreamId, event: NewEvent) -> Self {
+        self.events.push((stream, event));
+        self
+    }
+
+    /// Demands that a stream has this expected version, without writing to it.
+    #[must_use]
+    pub fn check(mut self, stream: StreamId, expected: ExpectedVersion) -> Self {
+        self.expected.push((stream, expected));
+        self
+    }
+
+    /// Demands that a consistency condition holds.
+    #[must_use]
+    pub fn require(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Closes a stream: its last event in this append is its last for ever, and later appends to it conflict.
+    #[must_use]
+    pub fn close(mut self, stream: StreamId) -> Self {
+        self.closes.push(stream);
+        self
+    }
+
+    /// The events, in the order of their positions.
+    pub fn events(&self) -> &[(StreamId, NewEvent)] {
+        &self.events
+    }
+
+    /// What is expected of streams.
+    pub fn expected(&self) -> &[(StreamId, ExpectedVersion)] {
+        &self.expected
+    }
+
+    /// The consistency conditions.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// The streams it closes.
+    pub fn closes(&self) -> &[StreamId] {
+        &self.closes
+    }
+
+    /// The bytes that count for the limits.
+    pub fn size(&self) -> usize {
+        self.events.iter().map(|(stream, event)| stream.as_str().len() + event.size()).sum()
+    }
+
+    /// Refuses what breaks a rule or a limit; every store calls it before anything else.
+    ///
+    /// # Errors
+    /// [`InvalidInput`], naming the first rule that is broken.
+    pub fn validate(&self, limits: &Limits) -> Result<(), InvalidInput> {
+        let refuse = |what, reason: String| Err(InvalidInput::new(what, reason));
+        if self.events.is_empty() {
+            return refuse("append", "has no events".into());
+        }
+        if self.events.len() > APPEND_EVENTS_MAX {
+            return refuse(
+                "append",
+                format!("has {} events, at most {APPEND_EVENTS_MAX} are allowed", self.events.len()),
+            );
+        }
+        let written: HashSet<&StreamId> = self.events.iter().map(|(stream, _)| stream).collect();
+        let mut named = HashSet::with_capacity(self.expected.len());
+        if let Some((twice, _)) = self.expected.iter().find(|(stream, _)| !named.insert(stream)) {
+            return refuse("append", format!("names an expected version of {twice} twice"));
+        }
+        let streams = named.union(&written).count();
+        if streams > APPEND_STREAMS_MAX {
+            return refuse("append", format!("names {streams} streams, at most {APPEND_STREAMS_MAX} are allowed"));
+        }
+        if let Some(stream) = self.closes.iter().find(|stream| !written.contains(stream)) {
+            return refuse("append", format!("closes {stream} without a last event for it"));
+        }
+        let items: usize = self.conditions.iter().map(|condition| condition.query.items().len()).sum();
+        if items > QUERY_ITEMS_MAX {
+            return refuse("append", format!("has {items} query items, at most {QUERY_ITEMS_MAX} are allowed"));
+        }
+        for condition in &self.conditions {
+            condition.query.validate()?;
+        }
+        let mut ids = HashSet::with_capacity(self.events.len());
+        for (stream, event) in &self.events {
+            let size = stream.as_str().len() + event.size();
+            if size > limits.event_bytes_max {
+                let max = limits.event_bytes_max;
+                return refuse("event", format!("for {stream} has {size} bytes, at most {max} are allowed"));
+            }
+            if event.tags.len() > TAGS_MAX {
+                let count = event.tags.len();
+                return refuse("event", format!("for {stream} has {count} tags, at most {TAGS_MAX} are allowed"));
+            }
+            if event.id == EventId::NIL {
+                return refuse("event", format!("for {stream} has the nil id"));
+            }
+            if !ids.insert(event.id) {
+                return refuse("append", format!("has the event id {} twice", event.id));
+            }
+        }
+        match self.size() {
+            size if size > limits.append_bytes_max => {
+                refuse("append", format!("has {size} bytes, at most {} are allowed", limits.append_bytes_max))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The events as they are recorded after `head`, given the version that each stream has before.
+    ///
+    /// For stores, after [`judge`] said [`Judgement::Write`].
+    ///
+    /// # Errors
+    /// Those of `version`.
+    pub fn record<E>(
+        self,
+        head: Position,
+        recorded_at: Timestamp,
+        mut version: impl FnMut(&StreamId) -> Result<Version, E>,
+    ) -> Result<Vec<RecordedEvent>, E> {
+        let mut versions: std::collections::HashMap<StreamId, (Version, usize)> = Default::default();
+        let count = self.events.len();
+        let mut recorded = Vec::with_capacity(count);
+        for (index, (stream, event)) in self.events.into_iter().enumerate() {
+            let before = match versions.get(&stream) {
+                Some((version, _)) => *version,
+                None => version(&stream)?,
+            };
+            versions.insert(stream.clone(), (before.plus(1), index));
+            let position = head.plus(index as u64 + 1);
+            let mut event = RecordedEvent::new(event, stream, before.plus(1), position, recorded_at);
+            event.ends_append = index + 1 == count;
+            recorded.push(event);
+        }
+        for stream in &self.closes {
+            if let Some((_, last)) = versions.get(stream) {
+                recorded[*last].closes_stream = true;
+            }
+        }
+        Ok(recorded)
+    }
+}
+
+/// How an append ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// It is written, durable and visible.
+    Appended(Appended),
+    /// Something that it demands does not hold; nothing was written. Every condition that failed, in the order in
+    /// which the append names them: streams, then queries.
+    Conflict(Vec<FailedCondition>),
+}
+
+/// An append that is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Stands for the log up to its last event.
+    pub token: Token,
+    /// The events as they are recorded.
+    pub events: Vec<RecordedEvent>,
+    /// Whether the same append had been written before, and this is its answer again (L5).
+    pub repeated: bool,
+}
+
+/// A condition of an append that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FailedCondition {
+    /// A stream was not of its expected version.
+    #[error("{stream} is at version {actual}, expected was {expected:?}")]
+    Version {
+        /// The stream.
+        stream: StreamId,
+        /// What was expected of it.
+        expected: ExpectedVersion,
+        /// The version it has.
+        actual: Version,
+    },
+    /// A stream that was to be written is closed.
+    #[error("{stream} was closed at version {version}")]
+    Closed {
+        /// The stream.
+        stream: StreamId,
+        /// The version of its last event.
+        version: Version,
+    },
+    /// An event matches a query that none may match.
+    #[error("condition {index} found an event at position {position}")]
+    Query {
+        /// Which of the append's conditions, from 0.
+        index: usize,
+        /// The position of the first event that matches.
+        position: Position,
+    },
+}
+
+/// What a stream is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamHead {
+    /// The version of its last event, 0 where it does not exist.
+    pub version: Version,
+    /// The position of its last event.
+    pub position: Position,
+    /// Whether that event closed it.
+    pub closed: bool,
+}
+
+impl StreamHead {
+    /// A stream that ends with this event.
+    pub fn at(event: &RecordedEvent) -> Self {
+        Self { version: event.version, position: event.position, closed: event.closes_stream }
+    }
+}
+
+/// What [`judge`] asks a store, whose answers are those of one moment at which no other append is decided.
+pub trait Facts {
+    /// Why a fact can't be told.
+    type Error;
+    /// The position of the last event.
+    fn head(&self) -> Position;
+    /// What a stream is like.
+    ///
+    /// # Errors
+    /// The store's.
+    fn stream(&self, stream: &StreamId) -> Result<StreamHead, Self::Error>;
+    /// Where an event id is recorded.
+    ///
+    /// # Errors
+    /// The store's.
+    fn find(&self, id: EventId) -> Result<Option<Position>, Self::Error>;
+    /// The event at a position, `None` beyond the head.
+    ///
+    /// # Errors
+    /// The store's.
+    fn event(&self, position: Position) -> Result<Option<RecordedEvent>, Self::Error>;
+    /// The first event after `after` that matches.
+    ///
+    /// # Errors
+    /// The store's.
+    fn first_match(&self, query: &Query, after: Position) -> Result<Option<Position>, Self::Error>;
+}
+
+/// What is to be done with an append.
+#[derive(Debug)]
+pub enum Judgement {
+    /// Write it.
+    Write,
+    /// It is written already; these are its events.
+    Repeated(Vec<RecordedEvent>),
+    /// Something it demands does not hold.
+    Conflict(Vec<FailedCondition>),
+    /// One of its ids is taken by another append.
+    IdConflict(EventId, Position),
+    /// It breaks a rule that only the log can tell.
+    Invalid(InvalidInput),
+}
+
+/// Judges a valid append: first whether it is a repetition (L5), then all that it demands (L2). It names every
+/// condition that failed.
+///
+/// For stores that decide in Rust; one that decides in its engine must come to the same answers.
+///
+/// # Errors
+/// Those of the facts.
+pub fn judge<F: Facts>(append: &Append, facts: &F) -> Result<Judgement, F::Error> {
+    for (index, (_, event)) in append.events.iter().enumerate() {
+        let Some(position) = facts.find(event.id)? else { continue };
+        if index > 0 {
+            return Ok(Judgement::IdConflict(event.id, position));
+        }
+        return match recorded_before(append, position, facts)? {
+            Some(events) => Ok(Judgement::Repeated(events)),
+            None => Ok(Judgement::IdConflict(event.id, position)),
+        };
+    }
+    let mut failed = Vec::new();
+    for (stream, expected) in &append.expected {
+        let head = facts.stream(stream)?;
+        if !expected.is_met_by(head.version) {
+            failed.push(FailedCondition::Version { stream: stream.clone(), expected: *expected, actual: head.version });
+        }
+    }
+    let mut written: Vec<&StreamId> = Vec::new();
+    for (stream, _) in &append.events {
+        if written.contains(&stream) {
+            continue;
+        }
+        written.push(stream);
+        let head = facts.stream(stream)?;
+        if head.closed {
+            failed.push(FailedCondition::Closed { stream: stream.clone(), version: head.version });
+        }
+    }
+    for (index, condition) in append.conditions.iter().enumerate() {
+        if condition.after > facts.head() {
+            let reason = format!("looks after position {}, the head is {}", condition.after, facts.head());
+            return Ok(Judgement::Invalid(InvalidInput::new("condition", reason)));
+        }
+        if let Some(position) = facts.first_match(&condition.query, condition.after)? {
+            failed.push(FailedCondition::Query { index, position });
+        }
+    }
+    Ok(if failed.is_empty() { Judgement::Write } else { Judgement::Conflict(failed) })
+}
+
+/// The events from `first` on, where they are just those of one append, and those of this one.
+fn recorded_before<F: Facts>(
+    append: &Append,
+    first: Position,
+    facts: &F,
+) -> Result<Option<Vec<RecordedEvent>>, F::Error> {
+    let count = append.events.len();
+    if facts.event(first.before())?.is_some_and(|before| !before.ends_append) {
+        return Ok(None);
+    }
+    let mut events = Vec::with_capacity(count);
+    for (index, (stream, event)) in append.events.iter().enumerate() {
+        let Some(recorded) = facts.event(first.plus(index as u64))? else { return Ok(None) };
+        if !recorded.records(stream, event) || recorded.ends_append != (index + 1 == count) {
+            return Ok(None);
+        }
+        events.push(recorded);
+    }
+    Ok(Some(events))
+}

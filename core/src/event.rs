@@ -1,0 +1,529 @@
+//! Events: what an application records, before ([`NewEvent`]) and after ([`RecordedEvent`]) the log has it.
+//!
+//! [`Event`] is implemented by `#[derive(Event)]`; aggregates and decision models say which events they speak.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    Aggregate, Category, DecodeError, EncodeError, InvalidInput, Position, StreamId, Timestamp, Version,
+    codec::Codec,
+    text::{Text, check_name, check_text, name_type},
+};
+
+mod cloudevents;
+
+pub use cloudevents::CloudEvent;
+
+/// The most tags that one event carries.
+pub const TAGS_MAX: usize = 64;
+/// The most that an event's metadata holds, keys and values together, in bytes.
+pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+
+name_type! {
+    /// The stored name of a kind of event: by default its variant's name, `Withdrawn`.
+    ///
+    /// It is told apart from the same name elsewhere by its stream's category: see [`QualifiedType`].
+    EventType, "event type", check_name
+}
+name_type! {
+    /// A label by which events are found across streams, such as `course:c1`. 1 to 255 bytes.
+    Tag, "tag", check_name
+}
+name_type! {
+    /// The name of an event's encoding: `application/json`, or that of another [`Codec`].
+    ContentType, "content type", check_name
+}
+
+macro_rules! from_static {
+    ($name:ident) => {
+        impl $name {
+            /// A name that is known when the program is compiled.
+            ///
+            /// # Panics
+            /// At compile time in a constant, where it is empty, too long, or contains an ASCII control character.
+            pub const fn from_static(text: &'static str) -> Self {
+                let bytes = text.as_bytes();
+                assert!(!bytes.is_empty() && bytes.len() <= 255, "a name has 1 to 255 bytes");
+                let mut i = 0;
+                while i < bytes.len() {
+                    assert!(bytes[i] >= 0x20 && bytes[i] != 0x7f, "a name contains no control characters");
+                    i += 1;
+                }
+                Self(Text::Static(text))
+            }
+        }
+    };
+}
+from_static!(EventType);
+from_static!(ContentType);
+
+impl Tag {
+    /// The tag `key:value`, as `#[event(tag)]` writes it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] when it has more than 255 bytes, or control characters.
+    pub fn of(key: &str, value: impl fmt::Display) -> Result<Self, InvalidInput> {
+        Self::new(format!("{key}:{value}"))
+    }
+}
+
+/// An event type in its category, as filters and queries name it: `account.Withdrawn`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QualifiedType {
+    /// The category of the streams that hold it.
+    pub category: Category,
+    /// The stored name.
+    pub event_type: EventType,
+}
+
+impl fmt::Display for QualifiedType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.category, self.event_type)
+    }
+}
+
+/// A type name that knows its Rust type. The derive makes one constant a variant (`AccountEvent::WITHDRAWN`), so that
+/// a filter cannot name a type that the aggregate doesn't have.
+pub struct EventName<E>(&'static str, PhantomData<fn() -> E>);
+
+impl<E: Event> EventName<E> {
+    /// For the derive.
+    #[doc(hidden)]
+    pub const fn from_static(name: &'static str) -> Self {
+        Self(name, PhantomData)
+    }
+
+    /// The stored name.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// The stored type.
+    pub const fn event_type(self) -> EventType {
+        EventType::from_static(self.0)
+    }
+
+    /// The type in the category of an aggregate that speaks these events.
+    pub fn of<A: Aggregate<Event = E>>(self) -> QualifiedType {
+        QualifiedType { category: A::CATEGORY, event_type: self.event_type() }
+    }
+}
+impl<E> Clone for EventName<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<E> Copy for EventName<E> {}
+impl<E> fmt::Debug for EventName<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+macro_rules! uuid_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A given UUID as a typed one.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The plain UUID.
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = InvalidInput;
+            fn from_str(text: &str) -> Result<Self, InvalidInput> {
+                text.parse().map(Self).map_err(|error: uuid::Error| InvalidInput::new("id", error.to_string()))
+            }
+        }
+    };
+}
+uuid_type! {
+    /// An event's id, unique in a store for ever.
+    EventId
+}
+uuid_type! {
+    /// What belongs together: all that one request from outside set off.
+    CorrelationId
+}
+uuid_type! {
+    /// What caused an event: the id of the event or message that was being handled.
+    CausationId
+}
+
+impl EventId {
+    /// The id of no event; a [`Token`](crate::Token) at position 0 carries it.
+    pub const NIL: Self = Self(Uuid::nil());
+
+    /// A new id, UUIDv7.
+    #[expect(clippy::new_without_default, reason = "every call gives another id")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+impl CorrelationId {
+    /// A new id, UUIDv7.
+    #[expect(clippy::new_without_default, reason = "every call gives another id")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+impl From<EventId> for CausationId {
+    fn from(id: EventId) -> Self {
+        Self(id.0)
+    }
+}
+
+/// What else is to be known of an event: a map of text, at most 64 KiB.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// No metadata.
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// With one more entry; an entry of the same key is replaced.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for an empty key, a key of more than 255 bytes, control characters, or more than 64 KiB in all.
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Result<Self, InvalidInput> {
+        self.insert(key, value)?;
+        Ok(self)
+    }
+
+    /// Adds or replaces an entry.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with); the metadata is then as it was.
+    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<(), InvalidInput> {
+        let (key, value) = (key.into(), value.into());
+        check_name("metadata key", &key)?;
+        check_text("metadata value", &value)?;
+        let replaced = self.0.get(&key).map_or(0, |old| key.len() + old.len());
+        let bytes = self.size() - replaced + key.len() + value.len();
+        if bytes > METADATA_BYTES_MAX {
+            let reason = format!("would have {bytes} bytes, at most {METADATA_BYTES_MAX} are allowed");
+            return Err(InvalidInput::new("metadata", reason));
+        }
+        self.0.insert(key, value);
+        Ok(())
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// The entries, in the order of their keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut metadata = Self::new();
+        for (key, value) in BTreeMap::<String, String>::deserialize(deserializer)? {
+            metadata.insert(key, value).map_err(serde::de::Error::custom)?;
+        }
+        Ok(metadata)
+    }
+}
+
+/// An event to be written.
+///
+/// Applications rarely make one by hand: commands return typed events, and the repository encodes them.
+///
+/// ```
+/// use indelible_core::{ContentType, EventType, NewEvent};
+/// let event = NewEvent::new(EventType::new("Deposited")?, ContentType::JSON, r#"{"cents":500}"#);
+/// assert_eq!(event.schema_version, 1);
+/// # Ok::<(), indelible_core::InvalidInput>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewEvent {
+    /// Its id, by default a new UUIDv7.
+    pub id: EventId,
+    /// Its stored type.
+    pub event_type: EventType,
+    /// The version of the type's shape, by default 1.
+    pub schema_version: u32,
+    /// How `data` is encoded.
+    pub content_type: ContentType,
+    /// The payload, kept byte for byte.
+    pub data: Bytes,
+    /// What it is found by across streams, at most 64.
+    pub tags: Vec<Tag>,
+    /// What else is to be known of it.
+    pub metadata: Metadata,
+    /// What belongs together with it.
+    pub correlation_id: Option<CorrelationId>,
+    /// What caused it.
+    pub causation_id: Option<CausationId>,
+}
+
+impl NewEvent {
+    /// An event of schema version 1, without tags and metadata.
+    pub fn new(event_type: EventType, content_type: ContentType, data: impl Into<Bytes>) -> Self {
+        Self {
+            id: EventId::new(),
+            event_type,
+            schema_version: 1,
+            content_type,
+            data: data.into(),
+            tags: Vec::new(),
+            metadata: Metadata::new(),
+            correlation_id: None,
+            causation_id: None,
+        }
+    }
+
+    /// With an id of the caller's.
+    #[must_use]
+    pub fn with_id(mut self, id: EventId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// With these tags.
+    #[must_use]
+    pub fn with_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.tags = tags.into_iter().collect();
+        self
+    }
+
+    /// With this metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// The bytes that count for the limits: data, names, tags and metadata.
+    pub fn size(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| tag.as_str().len()).sum();
+        let names = self.event_type.as_str().len() + self.content_type.as_str().len();
+        self.data.len() + names + tags + self.metadata.size()
+    }
+}
+
+/// An event in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordedEvent {
+    /// Its id.
+    pub id: EventId,
+    /// Its stored type.
+    pub event_type: EventType,
+    /// The version of the type's shape that it was written with.
+    pub schema_version: u32,
+    /// The stream that holds it.
+    pub stream: StreamId,
+    /// Its number in the stream.
+    pub version: Version,
+    /// Its number in the log.
+    pub position: Position,
+    /// When the log took it: set where order is decided, never before its predecessor's.
+    pub recorded_at: Timestamp,
+    /// What caused it.
+    pub causation_id: Option<CausationId>,
+    /// What belongs together with it.
+    pub correlation_id: Option<CorrelationId>,
+    /// What it is found by across streams.
+    pub tags: Vec<Tag>,
+    /// How `data` is encoded.
+    pub content_type: ContentType,
+    /// What else is to be known of it.
+    pub metadata: Metadata,
+    /// The payload, byte for byte as given.
+    pub data: Bytes,
+    /// Whether it closes its stream: no event follows it there.
+    pub closes_stream: bool,
+    /// Whether it is the last event of its append.
+    pub ends_append: bool,
+}
+
+impl RecordedEvent {
+    /// An event as a store records it: by default one that is its append's last, and doesn't close its stream.
+    pub fn new(
+        event: NewEvent,
+        stream: StreamId,
+        version: Version,
+        position: Position,
+        recorded_at: Timestamp,
+    ) -> Self {
+        Self {
+            id: event.id,
+            event_type: event.event_type,
+            schema_version: event.schema_version,
+            stream,
+            version,
+            position,
+            recorded_at,
+            causation_id: event.causation_id,
+            correlation_id: event.correlation_id,
+            tags: event.tags,
+            content_type: event.content_type,
+            metadata: event.metadata,
+            data: event.data,
+            closes_stream: false,
+            ends_append: true,
+        }
+    }
+
+    /// Its type in its category.
+    pub fn qualified_type(&self) -> QualifiedType {
+        QualifiedType { category: self.stream.category(), event_type: self.event_type.clone() }
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when `E` doesn't know the type or the schema version, or the data doesn't decode.
+    pub fn decode<E: Event>(&self) -> Result<E, DecodeError> {
+        E::decode(&self.payload())
+    }
+
+    /// Its encoded part, as [`Event::decode`] takes it.
+    pub fn payload(&self) -> Payload<'_> {
+        Payload {
+            stream: &self.stream,
+            version: self.version,
+            event_type: &self.event_type,
+            schema_version: self.schema_version,
+            content_type: &self.content_type,
+            data: &self.data,
+        }
+    }
+
+    /// Whether this is what `event`, written to `stream`, was recorded as (L5).
+    pub(crate) fn records(&self, stream: &StreamId, event: &NewEvent) -> bool {
+        self.id == event.id
+            && self.stream == *stream
+            && self.event_type == event.event_type
+            && self.schema_version == event.schema_version
+            && self.content_type == event.content_type
+            && self.data == event.data
+            && self.tags == event.tags
+            && self.metadata == event.metadata
+    }
+}
+
+/// What decoding needs of an event, recorded or about to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload<'a> {
+    /// The stream that holds it.
+    pub stream: &'a StreamId,
+    /// Its version there, 0 before it is recorded.
+    pub version: Version,
+    /// Its stored type.
+    pub event_type: &'a EventType,
+    /// The schema version of the data.
+    pub schema_version: u32,
+    /// How the data is encoded.
+    pub content_type: &'a ContentType,
+    /// The data.
+    pub data: &'a Bytes,
+}
+
+impl Payload<'_> {
+    /// A decode error of this event.
+    pub fn error(&self, reason: impl Into<String>, source: Option<crate::Cause>) -> DecodeError {
+        DecodeError {
+            stream: self.stream.clone(),
+            version: self.version,
+            event_type: self.event_type.clone(),
+            schema_version: self.schema_version,
+            reason: reason.into(),
+            source,
+        }
+    }
+}
+
+/// One kind of event as it is written today.
+#[derive(Clone, Debug)]
+pub struct EventShape {
+    /// Its stored name.
+    pub name: &'static str,
+    /// Its category where the type fixes one: an event of a decision model over several categories.
+    pub category: Option<Category>,
+    /// The schema version that is written.
+    pub schema_version: u32,
+    /// The codec that this type is pinned to.
+    pub codec: Option<&'static dyn Codec>,
+}
+
+/// The events of an aggregate, usually an enum: `#[derive(Serialize, Deserialize, Event)]`.
+///
+/// Each variant is one stored type, its fields are the data. What stays for ever is the stored name (by default the
+/// variant's, pinned by `#[event(name = "…")]`) and the shape of the data; a changed shape gets a new
+/// `#[event(version = n)]` and an upcaster from the old one. Stored data is never rewritten.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    note = "derive it: `#[derive(Serialize, Deserialize, Event)]`"
+)]
+pub trait Event: Sized + Clone + Send + Sync + 'static {
+    /// The types as they are written today.
+    fn shapes() -> Vec<EventShape>;
+
+    /// The stored type of this event.
+    fn event_type(&self) -> EventType;
+
+    /// The schema version that this event is written with.
+    fn schema_version(&self) -> u32;
+
+    /// The codec that this event's type is pinned to; where there is none the store's default is used.
+    fn codec(&self) -> Option<&'static dyn Codec>;
+
+    /// What the event is found by across streams.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] where a field makes no valid tag.
+    fn tags(&self) -> Result<Vec<Tag>, InvalidInput>;
+
+    /// Encodes the data.
+    ///
+    /// # Errors
+    /// [`EncodeError`] where the codec cannot represent it.
+    fn encode(&self, codec: &dyn Codec) -> Result<Bytes, EncodeError>;
+
+    /// Decodes the data, through the upcasters where it was written with an older schema version.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for an unknown type, an unknown schema version, or data that doesn't decode.
+    fn decode(payload: &Payload<'_>) -> Result<Self, DecodeError>;
+}

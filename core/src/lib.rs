@@ -1,0 +1,49 @@
+//! Event sourcing for Rust: the types, the traits, the decision loop and the memory store.
+//!
+//! Applications use the facade crate `indelible`; stores are written against this one.
+
+extern crate self as indelible_core;
+
+mod text;
+
+mod aggregate;
+mod append;
+mod checkpoint;
+pub mod codec;
+mod context;
+mod error;
+mod event;
+mod query;
+mod read;
+mod snapshot;
+pub mod store;
+mod stream;
+mod subscription;
+mod time;
+mod token;
+
+pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle};
+pub use append::{
+    APPEND_EVENTS_MAX, APPEND_STREAMS_MAX, Append, AppendOutcome, Appended, Condition, ExpectedVersion, Facts,
+    FailedCondition, Judgement, Limits, QUERY_ITEMS_MAX, StreamHead, judge,
+};
+pub use checkpoint::{CheckpointStore, check_reader};
+pub use codec::Codec;
+pub use context::{ACTOR, CommandContext};
+pub use error::{Cause, DecodeError, EncodeError, InvalidInput, StoreError};
+pub use event::{
+    CausationId, CloudEvent, ContentType, CorrelationId, Event, EventId, EventName, EventShape, EventType,
+    METADATA_BYTES_MAX, Metadata, NewEvent, Payload, QualifiedType, RecordedEvent, TAGS_MAX, Tag,
+};
+pub use query::{Filter, Query, QueryItem};
+pub use read::{Direction, EventStoreExt, EventStream, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, ReadLog, ReadStream};
+pub use snapshot::{Fingerprint, Snapshot, SnapshotPolicy, SnapshotStore};
+pub use store::{AnyStore, EventStore, Store};
+pub use stream::{Category, Position, StreamId, Version};
+pub use subscription::{Delivery, StartFrom, Subscription};
+pub use text::NAME_BYTES_MAX;
+pub use time::Timestamp;
+pub use token::{StoreId, Token};
+
+#[cfg(feature = "derive")]
+pub use indelible_derive::{Aggregate, AggregateId, Event};

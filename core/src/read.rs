@@ -1,0 +1,198 @@
+//! Reading: what is asked for, and lazy streams over a store's pages (L6).
+
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+
+use crate::{EventStore, Filter, Position, RecordedEvent, StoreError, StreamId, Version};
+
+/// The most events in one page.
+pub const PAGE_EVENTS_MAX: usize = 1_000;
+/// About the most bytes of event data in one page; a page has at least one event all the same.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Which way to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// From the past to the present.
+    #[default]
+    Forwards,
+    /// From the present to the past.
+    Backwards,
+}
+
+/// A read of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReadStream {
+    /// The stream.
+    pub stream: StreamId,
+    /// The first version that is wanted, inclusive: its first event forwards, its last backwards.
+    pub from: Version,
+    /// Which way.
+    pub direction: Direction,
+    /// The most events that are wanted.
+    pub limit: usize,
+}
+
+impl ReadStream {
+    /// The whole stream, forwards.
+    pub fn new(stream: StreamId) -> Self {
+        Self { stream, from: Version::FIRST, direction: Direction::Forwards, limit: usize::MAX }
+    }
+
+    /// From this version on, inclusive.
+    #[must_use]
+    pub fn from(mut self, version: Version) -> Self {
+        self.from = version;
+        self
+    }
+
+    /// From the end, or from the version named after this, towards the first event.
+    #[must_use]
+    pub fn backwards(mut self) -> Self {
+        self.direction = Direction::Backwards;
+        self.from = Version::MAX;
+        self
+    }
+
+    /// At most so many events.
+    #[must_use]
+    pub fn limit(mut self, events: usize) -> Self {
+        self.limit = events;
+        self
+    }
+}
+
+/// A read of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReadLog {
+    /// Which events.
+    pub filter: Filter,
+    /// The first position that is looked at, inclusive.
+    pub from: Position,
+    /// The last position that is looked at, inclusive; by default the end of the log in that direction.
+    pub to: Position,
+    /// Which way.
+    pub direction: Direction,
+    /// The most events that are wanted.
+    pub limit: usize,
+}
+
+impl ReadLog {
+    /// The whole log, forwards.
+    pub fn all() -> Self {
+        Self::matching(Filter::all())
+    }
+
+    /// The events that a filter or a query lets through, forwards.
+    pub fn matching(filter: impl Into<Filter>) -> Self {
+        Self {
+            filter: filter.into(),
+            from: Position::FIRST,
+            to: Position::MAX,
+            direction: Direction::Forwards,
+            limit: usize::MAX,
+        }
+    }
+
+    /// From this position on, inclusive.
+    #[must_use]
+    pub fn from(mut self, position: Position) -> Self {
+        self.from = position;
+        self
+    }
+
+    /// No further than this position, inclusive.
+    #[must_use]
+    pub fn to(mut self, position: Position) -> Self {
+        self.to = position;
+        self
+    }
+
+    /// From the end of the log, or from the position named after this, towards the first event.
+    #[must_use]
+    pub fn backwards(mut self) -> Self {
+        self.direction = Direction::Backwards;
+        (self.from, self.to) = (Position::MAX, Position::FIRST);
+        self
+    }
+
+    /// At most so many events.
+    #[must_use]
+    pub fn limit(mut self, events: usize) -> Self {
+        self.limit = events;
+        self
+    }
+}
+
+/// A part of a read: some events, and where it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<P> {
+    /// The events, in the order asked for.
+    pub events: Vec<RecordedEvent>,
+    /// The first place that was not looked at yet. `None` says that all that is visible was; a page with few events, or
+    /// none, may still have a next.
+    pub next: Option<P>,
+}
+
+/// Events one after the other, read as they are asked for.
+pub type EventStream<'a> = BoxStream<'a, Result<RecordedEvent, StoreError>>;
+
+/// Lazy reads over any store.
+pub trait EventStoreExt: EventStore {
+    /// A stream's events.
+    ///
+    /// ```
+    /// # use indelible_core::{*, store::memory::MemoryStore};
+    /// # use futures::TryStreamExt;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryStore::new();
+    /// let mut events = store.stream(ReadStream::new("account-1".parse()?).backwards());
+    /// while let Some(event) = events.try_next().await? {
+    ///     println!("{} {}", event.version, event.event_type);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    fn stream(&self, read: ReadStream) -> EventStream<'_> {
+        paged(read, move |read| async move {
+            let page = self.read_stream(&read).await?;
+            let limit = read.limit - page.events.len().min(read.limit);
+            let rest = page.next.filter(|_| limit > 0).map(|from| ReadStream { from, limit, ..read });
+            Ok((page.events, rest))
+        })
+    }
+
+    /// The log's events.
+    fn log(&self, read: ReadLog) -> EventStream<'_> {
+        paged(read, move |read| async move {
+            let page = self.read_log(&read).await?;
+            let limit = read.limit - page.events.len().min(read.limit);
+            let rest = page.next.filter(|_| limit > 0).map(|from| ReadLog { from, limit, ..read });
+            Ok((page.events, rest))
+        })
+    }
+}
+impl<S: EventStore + ?Sized> EventStoreExt for S {}
+
+/// Reads page after page, each giving its events and what is left to read, until nothing is left or one fails.
+fn paged<'a, R, F>(read: R, page: impl Fn(R) -> F + Send + Clone + 'a) -> EventStream<'a>
+where
+    R: Send + 'a,
+    F: Future<Output = Result<(Vec<RecordedEvent>, Option<R>), StoreError>> + Send + 'a,
+{
+    stream::unfold(Some(read), move |read| {
+        let page = page.clone();
+        async move {
+            let (events, rest) = match page(read?).await {
+                Ok((events, rest)) => (events.into_iter().map(Ok).collect(), rest),
+                Err(error) => (vec![Err(error)], None),
+            };
+            Some((stream::iter(events), rest))
+        }
+    })
+    .flatten()
+    .boxed()
+}

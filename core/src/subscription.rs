@@ -1,0 +1,167 @@
+//! Subscriptions: the log from a place on, first the past, then the present (L7).
+//!
+//! There is no seam to get wrong. Positions are gapless and become visible in order, so a subscription only ever reads
+//! pages of the log up to the published head, and sleeps on that head when it has seen all. A slow subscriber holds one
+//! page, slows nobody, and loses nothing.
+
+use std::{sync::Arc, vec};
+
+use futures::{Stream, stream};
+use tokio::sync::watch;
+
+use crate::{EventStore, Filter, Position, ReadLog, RecordedEvent, StoreError, Token};
+
+/// Where a subscription starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartFrom {
+    /// The first event of the log.
+    #[default]
+    Beginning,
+    /// The first event that is published after the subscription started.
+    Now,
+    /// The first event after this place, usually a checkpoint.
+    After(Token),
+}
+
+/// What a subscription delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The next event.
+    Event(RecordedEvent),
+    /// No event up to here is wanted that was not delivered. A filtered subscription says so behind each page that
+    /// ends with events it doesn't want, so that its checkpoint moves on.
+    Progress(Token),
+    /// The past is through: all that was published is delivered. Said each time it becomes true again.
+    CaughtUp(Token),
+}
+
+impl Delivery {
+    /// The event, where it is one.
+    pub fn into_event(self) -> Option<RecordedEvent> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Progress(_) | Self::CaughtUp(_) => None,
+        }
+    }
+}
+
+/// A subscription to a store.
+///
+/// ```
+/// # use indelible_core::{*, store::memory::MemoryStore};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// let mut subscription = Subscription::new(store.clone(), Filter::all(), StartFrom::Beginning).await?;
+/// match subscription.next().await? {
+///     Delivery::Event(event) => println!("{} in {}", event.event_type, event.stream),
+///     Delivery::Progress(token) => println!("looked as far as {token}"),
+///     Delivery::CaughtUp(token) => println!("live from {token} on"),
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Subscription<S: ?Sized> {
+    store: Arc<S>,
+    filter: Filter,
+    published: watch::Receiver<Position>,
+    /// The last position that was looked at.
+    looked_to: Position,
+    state: State,
+}
+
+enum State {
+    /// Events up to the published head may not have been read yet.
+    Behind,
+    /// A page is being delivered, which looked as far as `looked_to`.
+    Delivering(vec::IntoIter<RecordedEvent>, Option<Position>),
+    /// All that was published up to `looked_to` is delivered, and the subscriber knows.
+    Live,
+}
+
+impl<S: EventStore> Subscription<S> {
+    /// Subscribes to the events that a filter lets through.
+    ///
+    /// # Errors
+    /// [`StoreError::Diverged`] when the token to start from is not of this log, [`StoreError::Invalid`] for a filter
+    /// that asks for nothing.
+    pub async fn new(store: S, filter: Filter, from: StartFrom) -> Result<Self, StoreError> {
+        Self::shared(Arc::new(store), filter, from).await
+    }
+}
+
+impl<S: EventStore + ?Sized> Subscription<S> {
+    /// As [`new`](Subscription::new), for a store behind a pointer.
+    ///
+    /// # Errors
+    /// As [`new`](Subscription::new).
+    pub async fn shared(store: Arc<S>, filter: Filter, from: StartFrom) -> Result<Self, StoreError> {
+        filter.validate()?;
+        let published = store.published();
+        let looked_to = match from {
+            StartFrom::Beginning => Position::START,
+            StartFrom::Now => *published.borrow(),
+            StartFrom::After(token) => {
+                store.check(&token).await?;
+                token.position
+            }
+        };
+        Ok(Self { store, filter, published, looked_to, state: State::Behind })
+    }
+
+    /// The next delivery. Waits, without polling, when there is none yet. May be dropped and called again: nothing is
+    /// lost.
+    ///
+    /// # Errors
+    /// Those of the store; a later call tries again from the same place. [`StoreError::Stopped`] when the store was
+    /// closed.
+    pub async fn next(&mut self) -> Result<Delivery, StoreError> {
+        loop {
+            match &mut self.state {
+                State::Behind => {
+                    let head = *self.published.borrow_and_update();
+                    if self.looked_to >= head {
+                        let token = self.store.token(self.looked_to).await?;
+                        self.state = State::Live;
+                        return Ok(Delivery::CaughtUp(token));
+                    }
+                    let read = ReadLog::matching(self.filter.clone()).from(self.looked_to.plus(1)).to(head);
+                    let page = self.store.read_log(&read).await?;
+                    let looked_to = page.next.map_or(head, Position::before);
+                    let silent_to = match page.events.last() {
+                        Some(last) if last.position == looked_to => None,
+                        _ => Some(looked_to),
+                    };
+                    self.state = State::Delivering(page.events.into_iter(), silent_to);
+                }
+                State::Delivering(events, silent_to) => {
+                    if let Some(event) = events.next() {
+                        self.looked_to = event.position;
+                        return Ok(Delivery::Event(event));
+                    }
+                    let Some(position) = *silent_to else {
+                        self.state = State::Behind;
+                        continue;
+                    };
+                    let token = self.store.token(position).await?;
+                    self.looked_to = position;
+                    self.state = State::Behind;
+                    return Ok(Delivery::Progress(token));
+                }
+                State::Live => {
+                    let closed = |_| StoreError::stopped("the store was closed");
+                    self.published.wait_for(|head| *head > self.looked_to).await.map_err(closed)?;
+                    self.state = State::Behind;
+                }
+            }
+        }
+    }
+
+    /// The deliveries as a [`Stream`], which ends after its first error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Delivery, StoreError>> + Send {
+        stream::unfold(Some(self), |subscription| async move {
+            let mut subscription = subscription?;
+            let delivery = subscription.next().await;
+            let goes_on = delivery.is_ok();
+            Some((delivery, goes_on.then_some(subscription)))
+        })
+    }
+}
