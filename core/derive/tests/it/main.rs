@@ -1,0 +1,1 @@
+//! What the derive macros write, and what they refuse.

@@ -1,0 +1,1 @@
+//! The derive macros' tests stand in `it/`, what must not compile in `fail/`.
