@@ -4,6 +4,9 @@
 
 extern crate self as indelible_core;
 
+#[doc(hidden)]
+pub mod __private;
+
 mod text;
 
 mod aggregate;
