@@ -219,8 +219,10 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
         };
         match executor.append(append, deadline).await {
             Ok(AppendOutcome::Appended(appended)) => {
-                work.commit(&appended.events).await;
-                return Ok(done(executor, appended.events, false, attempts));
+                if !appended.repeated {
+                    work.commit(&appended.events).await;
+                }
+                return Ok(done(executor, appended.events, appended.repeated, attempts));
             }
             Ok(AppendOutcome::Conflict(conditions)) => {
                 metrics::counter!("indelible_command_conflicts_total").increment(1);

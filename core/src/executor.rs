@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    Aggregate, AnyStore, Append, AppendOutcome, CommandError, Decide, EventId, EventStoreExt, FailedCondition,
+    Aggregate, AnyStore, Append, AppendOutcome, Appended, CommandError, Decide, EventId, EventStoreExt, FailedCondition,
     InvalidInput, LoadError, ReadLog, RecordedEvent, Store, StoreError, StreamId, Version,
     command::{Decision, Execution, Transaction},
     encode::Encoder,
@@ -289,6 +289,10 @@ impl Executor {
                 (Err(error), Some(sent)) if unknown && error.is_retryable() && failures < SETTLE_MAX && !late => *sent,
                 (Err(error), Some(append)) if late || (unknown && !tells_outcome(&error)) => {
                     return Err(StoreError::OutcomeUnknown { append, source: Some(Box::new(error)) });
+                }
+                // Repeated by this very call: it is the first answer all the same.
+                (Ok(AppendOutcome::Appended(appended)), _) if unknown => {
+                    return Ok(AppendOutcome::Appended(Appended { repeated: false, ..appended }));
                 }
                 (answer, _) => return answer,
             };
