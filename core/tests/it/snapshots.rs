@@ -131,7 +131,7 @@ fn a_snapshot_is_what_a_replay_gives() {
 #[test]
 fn an_event_applied_twice_is_caught() {
     let caught = play_many(100, Some(Bug::ApplyTwice)).unwrap_err();
-    assert!(caught.contains("loaded.state()"), "{caught}");
+    assert!(caught.contains("`(left == right)`"), "{caught}");
 }
 
 /// An account with a snapshot, which `change` spoils; whether it is still used, and the balance is right all the same.
