@@ -1,0 +1,4 @@
+//! The tests of the core, as one program.
+
+mod bank;
+mod commands;
