@@ -10,6 +10,8 @@ mod aggregate;
 mod append;
 mod checkpoint;
 pub mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
 mod error;
 mod event;
