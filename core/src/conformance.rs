@@ -42,11 +42,21 @@ use futures::future::BoxFuture;
 use crate::{AnyStore, Limits};
 
 mod append;
+mod checkpoint;
+mod close;
 mod condition;
 mod durable;
+mod envelope;
+mod error;
 mod fixture;
+mod limits;
 mod list;
 mod order;
+mod read;
+mod repeat;
+mod snapshot;
+mod subscribe;
+mod token;
 
 /// How long one case may take before it counts as failed.
 pub const CASE_TIME_MAX: Duration = Duration::from_secs(60);
