@@ -174,7 +174,7 @@ pub(super) async fn l10_too_much_at_once_waits(h: &mut dyn Harness) {
 pub(super) async fn l10_dropping_a_future_tears_nothing(h: &mut dyn Harness) {
     let store = h.store();
     for n in 0..40 {
-        let append = to(&format!("dropped-{n}"), events(3)).event(stream("shared-1"), event("Happened"));
+        let append = to(&format!("dropped-{n}"), events(3));
         if n % 2 == 0 {
             let mut future = Box::pin(store.append(append));
             let _whether_it_is_through = futures::poll!(&mut future);
@@ -189,14 +189,10 @@ pub(super) async fn l10_dropping_a_future_tears_nothing(h: &mut dyn Harness) {
         tokio::time::timeout(SOON, write(&store, "goes-on", 1)).await.expect("the store goes on");
     }
     let log = log(&store).await;
-    let shared = read_stream(&store, "shared-1").await.len();
-    let mut whole = 0;
     for n in 0..40 {
         let name = format!("dropped-{n}");
         let count = log.iter().filter(|event| event.stream.as_str() == name).count();
         assert!(count == 0 || count == 3, "{count} of 3 events of {name} are there");
-        whole += count / 3;
     }
-    assert!(shared >= whole, "{whole} appends are there, but {shared} of their last events");
     assert_eq!(read_stream(&store, "goes-on").await.len(), 40);
 }

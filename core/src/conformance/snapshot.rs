@@ -44,10 +44,8 @@ pub(super) async fn l9_each_stream_has_its_own(h: &mut dyn Harness) {
         assert_eq!(store.load_snapshot(&snapshot.stream).await.unwrap(), None);
         store.save_snapshot(snapshot.clone()).await.unwrap();
     }
-    for name in ["account-2", "account-", "account-100", "account-1-"] {
-        if let Ok(stream) = name.parse() {
-            assert_eq!(store.load_snapshot(&stream).await.unwrap(), None, "{name} has no snapshot");
-        }
+    for name in ["account-2", "account-100", "account-1-"] {
+        assert_eq!(store.load_snapshot(&stream(name)).await.unwrap(), None, "{name} has no snapshot");
     }
     store.delete_snapshot(&stream("account-1")).await.unwrap();
     store.delete_snapshot(&stream("account-2")).await.unwrap();
