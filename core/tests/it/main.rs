@@ -7,3 +7,4 @@ mod conformance;
 mod decisions;
 mod loading;
 mod snapshots;
+mod subscriptions;
