@@ -271,11 +271,13 @@ fn bounds(generics: &Generics, kinds: &[Kind<'_>], p: &TokenStream) -> Result<Ge
     let mut generics = generics.clone();
     if generics.type_params().next().is_some() {
         let displayed = kinds.iter().flat_map(|kind| &kind.tags).map(Tag::displayed);
+        let old = kinds.iter().flat_map(|kind| kind.upcasts.types());
         let bounds = quote! {
             where
                 Self: ::core::clone::Clone + ::core::marker::Send + ::core::marker::Sync + 'static
                     + #p::Serialize + #p::DeserializeOwned,
                 #(#displayed: ::core::fmt::Display,)*
+                #(#old: #p::DeserializeOwned,)*
         };
         let bounds: syn::WhereClause = syn::parse2(bounds)?;
         generics.make_where_clause().predicates.extend(bounds.predicates);

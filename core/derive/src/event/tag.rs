@@ -80,7 +80,7 @@ fn push(ty: &Type, key: &str, value: TokenStream, p: &TokenStream) -> TokenStrea
     match values(ty) {
         Some(inner) => {
             let push = push(inner, key, quote!(value), p);
-            quote!(for value in #value { #push })
+            quote!(for value in ::core::iter::IntoIterator::into_iter(#value) { #push })
         }
         None => quote_spanned!(ty.span()=> tags.push(#p::Tag::of(#key, #value)?);),
     }

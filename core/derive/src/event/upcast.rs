@@ -64,6 +64,14 @@ impl Upcasts {
         })
     }
 
+    /// The old types.
+    pub(super) fn types(&self) -> impl Iterator<Item = &Type> {
+        self.0.iter().filter_map(|upcast| match &upcast.step {
+            Step::Typed(ty) => Some(ty),
+            Step::Json(_) => None,
+        })
+    }
+
     /// Refuses all but one step for each version before today's, those on the JSON value first.
     pub(super) fn check(&mut self, today: u32, today_span: Span) -> Result<()> {
         if let Some(upcast) = self.0.iter().find(|upcast| upcast.from >= today) {
@@ -117,9 +125,10 @@ pub(super) fn expand(kind: &Kind<'_>, p: &TokenStream) -> TokenStream {
         let arms = (0..typed.len()).map(|i| {
             let ((from, ty), next) = (typed[i], &typed[i + 1..]);
             let chain = chain(kind, next.iter().map(|(_, ty)| *ty));
+            let read = quote_spanned!(ty.span()=> let event: #ty = data.read()?;);
             quote! {
                 #from => {
-                    let event: #ty = data.read()?;
+                    #read
                     #chain
                     ::core::result::Result::Ok(event)
                 }
