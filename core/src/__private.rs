@@ -34,6 +34,11 @@ fn refused<E: Event>(event: &E, codec: &dyn Codec, cause: Cause) -> EncodeError 
 }
 
 /// What an upcaster on the JSON value may return.
+#[diagnostic::on_unimplemented(
+    message = "an upcaster on the JSON value does not return `{Self}`",
+    label = "not a `serde_json::Value`",
+    note = "write `fn(Value) -> Value`, or `fn(Value) -> Result<Value, E>`"
+)]
 pub trait Upcasted {
     /// The next version's value.
     fn upcasted(self) -> Result<Value, Cause>;

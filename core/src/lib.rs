@@ -14,6 +14,8 @@ mod append;
 mod checkpoint;
 pub mod codec;
 mod context;
+#[cfg(feature = "derive")]
+mod derive;
 mod error;
 mod event;
 mod query;
@@ -33,6 +35,8 @@ pub use append::{
 pub use checkpoint::{CheckpointStore, check_reader};
 pub use codec::Codec;
 pub use context::{ACTOR, CommandContext};
+#[cfg(feature = "derive")]
+pub use derive::{Aggregate, AggregateId, Event};
 pub use error::{Cause, DecodeError, EncodeError, InvalidInput, StoreError};
 pub use event::{
     CausationId, CloudEvent, ContentType, CorrelationId, Event, EventId, EventName, EventShape, EventType,
@@ -47,6 +51,3 @@ pub use subscription::{Delivery, StartFrom, Subscription};
 pub use text::NAME_BYTES_MAX;
 pub use time::Timestamp;
 pub use token::{StoreId, Token};
-
-#[cfg(feature = "derive")]
-pub use indelible_derive::{Aggregate, AggregateId, Event};

@@ -15,10 +15,10 @@ const KEYS: Keys = Keys {
     known: &["category", "id", "snapshot", "crate"],
     repeated: &[],
     elsewhere: &[
-        ("every", "`snapshot(…)`"),
-        ("bytes", "`snapshot(…)`"),
-        ("version", "`snapshot(…)`"),
-        ("codec", "`snapshot(…)`"),
+        ("every", "in `snapshot(…)`"),
+        ("bytes", "in `snapshot(…)`"),
+        ("version", "in `snapshot(…)`"),
+        ("codec", "in `snapshot(…)`"),
     ],
 };
 const SNAPSHOT_KEYS: Keys = Keys {

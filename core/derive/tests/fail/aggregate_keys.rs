@@ -34,7 +34,7 @@ struct Every0;
 #[aggregate(category = "account", id = u8, id = u16)]
 struct Twice;
 
-#[derive(Clone, Default, Aggregate)]
+#[derive(Aggregate)]
 #[aggregate(category = "account")]
 union Union {
     a: u8,
@@ -45,6 +45,15 @@ union Union {
 struct Skips {
     #[serde(skip)]
     a: u8,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "account")]
+enum SkipsVariant {
+    #[default]
+    Open,
+    #[serde(skip)]
+    Shut,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]

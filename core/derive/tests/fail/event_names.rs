@@ -28,6 +28,7 @@ enum Same {
 }
 
 #[derive(Clone, Event)]
+#[allow(non_camel_case_types)]
 enum SameConstant {
     SeatTaken,
     Seat_Taken,

@@ -5,7 +5,7 @@ use indelible_core::Event;
 #[derive(Clone, Event)]
 enum Empty {}
 
-#[derive(Clone, Event)]
+#[derive(Event)]
 union Union {
     a: u8,
 }

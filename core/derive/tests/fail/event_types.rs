@@ -20,7 +20,7 @@ enum NotDisplayed {
 #[derive(Clone, Serialize, Deserialize, Event)]
 enum NotInto {
     #[event(version = 2, upcast(from = 1, typed = Old))]
-    A(u8),
+    A(Payload),
 }
 
 #[derive(Clone, Serialize, Deserialize, Event)]
@@ -37,6 +37,9 @@ enum NotAnEvent {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Old;
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Payload;
 
 fn number(_: serde_json::Value) -> u8 {
     0

@@ -176,6 +176,38 @@ mod shadowed {
     }
 }
 
+/// What a macro of the user's writes, of its own tokens and of those given to it.
+mod by_macro {
+    macro_rules! events {
+        ($name:ident, $payload:ty, $old:ty, $tag:ty, $with:path, $codec:path, $stored:literal) => {
+            #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, indelible_core::Event)]
+            pub(super) enum $name {
+                #[event(version = 3, upcast(from = 1, with = $with), upcast(from = 2, typed = $old))]
+                One($payload),
+                #[event(name = $stored, codec = $codec)]
+                Two {
+                    #[event(tag)]
+                    who: $tag,
+                },
+            }
+        };
+    }
+    fn same(value: serde_json::Value) -> serde_json::Value {
+        value
+    }
+    events!(Made, u32, u16, Option<Vec<u8>>, same, indelible_core::codec::Bincode, "two");
+}
+
+#[test]
+fn a_macro_can_write_events() {
+    use by_macro::Made;
+    assert_eq!(recorded("One", 1, ContentType::JSON, "7").decode::<Made>().unwrap(), Made::One(7));
+    let two = Made::Two { who: Some(vec![1, 2]) };
+    comes_back(&two);
+    assert_eq!((two.event_type().as_str(), two.tags().unwrap().len()), ("two", 2));
+    assert_eq!(two.codec().unwrap().content_type(), ContentType::BINCODE);
+}
+
 /// `crate = …` is where the generated code looks.
 mod elsewhere {
     pub(crate) mod renamed {
