@@ -1,1 +1,38 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+#[doc(hidden)]
+pub use indelible_core::__private;
+
+// What an application writes.
+pub use indelible_core::{
+    ACTOR, Aggregate, AggregateId, Apply, CommandContext, Context, Decide, DecisionModel, Event, Events, Handle, Writes,
+};
+// What executes it.
+pub use indelible_core::{
+    AsOf, AsStore, CommandError, Done, Execution, Executor, ExecutorOptions, LoadError, Loaded, Repository,
+    RetryPolicy, SnapshotPolicy, Unit,
+};
+// What is in the log.
+pub use indelible_core::{
+    Category, CausationId, CloudEvent, ContentType, CorrelationId, EventId, EventName, EventShape, EventType, Metadata,
+    NewEvent, Payload, Position, QualifiedType, RecordedEvent, StreamId, Tag, Timestamp, Version, codec,
+};
+// Reading and following the log.
+pub use indelible_core::{
+    Delivery, Direction, EventStoreExt, EventStream, Filter, Page, Query, QueryItem, ReadLog, ReadStream, StartFrom,
+    Subscription, Token,
+};
+// Stores.
+pub use indelible_core::{
+    AnyStore, Append, AppendOutcome, Appended, CheckpointStore, Codec, Condition, EventStore, ExpectedVersion,
+    FailedCondition, Fingerprint, Limits, Snapshot, SnapshotStore, Store, StoreId, StreamHead,
+    store::memory::MemoryStore,
+};
+// What can go wrong.
+pub use indelible_core::{Cause, DecodeError, EncodeError, InvalidInput, StoreError};
+
+#[cfg(feature = "testing")]
+pub use indelible_core::testing;
+
+#[cfg(feature = "rocksdb")]
+pub use indelible_rocksdb::{self as rocksdb, RocksStore};

@@ -34,7 +34,7 @@ pub trait Aggregate: Apply + Default + Serialize + DeserializeOwned {
     /// What tells its instances apart.
     type Id: AggregateId;
 
-    /// When snapshots are taken, unless the repository says otherwise.
+    /// When snapshots are taken, unless a repository says otherwise.
     const SNAPSHOTS: SnapshotPolicy = SnapshotPolicy::NEVER;
 
     /// Changes whenever old snapshots must not be used any more: when the shape of the state changes, or what `apply`
@@ -120,19 +120,24 @@ pub trait Handle<C>: Aggregate {
 /// Handlers take the time from here and not from a clock, so that tests need none.
 #[derive(Clone, Debug)]
 pub struct Context<A: Aggregate> {
-    id: A::Id,
+    id: Option<A::Id>,
     version: Version,
     command: CommandContext,
 }
 
 impl<A: Aggregate> Context<A> {
-    pub(crate) fn new(id: A::Id, version: Version, command: CommandContext) -> Self {
+    /// Only the testing kit leaves the id out.
+    pub(crate) fn new(id: Option<A::Id>, version: Version, command: CommandContext) -> Self {
         Self { id, version, command }
     }
 
     /// The aggregate's id.
+    ///
+    /// # Panics
+    /// In a test that gave none.
     pub fn id(&self) -> &A::Id {
-        &self.id
+        let Some(id) = &self.id else { panic!("the handler asks for the id: say `.with_id(…)` before `.when(…)`") };
+        id
     }
 
     /// The aggregate's version, [`Version::NONE`] before its first event.
@@ -166,60 +171,76 @@ impl<A: Aggregate> Context<A> {
 /// # assert_eq!((one.len(), several.len(), perhaps.len(), none.len()), (1, 2, 1, 0));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Events<E>(Vec<E>);
+pub struct Events<E> {
+    events: Vec<E>,
+    closes: bool,
+}
 
 impl<E> Events<E> {
     /// Nothing happens.
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self { events: Vec::new(), closes: false }
+    }
+
+    /// And the last of them is the stream's last for ever: every later append to it conflicts. Without events, nothing
+    /// is closed.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closes = true;
+        self
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.events.len()
     }
 
     /// Whether nothing happens.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.events.is_empty()
+    }
+
+    /// Whether they close the stream.
+    pub fn closes(&self) -> bool {
+        self.closes && !self.is_empty()
     }
 }
 impl<E: Event> From<E> for Events<E> {
     fn from(event: E) -> Self {
-        Self(vec![event])
+        Self::from_iter([event])
     }
 }
 impl<E: Event, const N: usize> From<[E; N]> for Events<E> {
     fn from(events: [E; N]) -> Self {
-        Self(events.into())
+        Self::from_iter(events)
     }
 }
 impl<E: Event> From<Vec<E>> for Events<E> {
     fn from(events: Vec<E>) -> Self {
-        Self(events)
+        Self { events, closes: false }
     }
 }
 impl<E: Event> From<Option<E>> for Events<E> {
     fn from(event: Option<E>) -> Self {
-        Self(event.into_iter().collect())
+        Self::from_iter(event)
     }
 }
 impl<E> FromIterator<E> for Events<E> {
     fn from_iter<I: IntoIterator<Item = E>>(events: I) -> Self {
-        Self(events.into_iter().collect())
+        Self { events: events.into_iter().collect(), closes: false }
     }
 }
 impl<E> IntoIterator for Events<E> {
     type Item = E;
     type IntoIter = std::vec::IntoIter<E>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.events.into_iter()
     }
 }
 impl<'a, E> IntoIterator for &'a Events<E> {
     type Item = &'a E;
     type IntoIter = std::slice::Iter<'a, E>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.events.iter()
     }
 }

@@ -11,21 +11,34 @@ mod text;
 
 mod aggregate;
 mod append;
+#[cfg(feature = "bugs")]
+pub mod bugs;
 mod checkpoint;
 pub mod codec;
+mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
+mod decision;
 #[cfg(feature = "derive")]
 mod derive;
+mod encode;
 mod error;
 mod event;
+mod executor;
+mod load;
 mod query;
 mod read;
+mod repository;
 mod snapshot;
 pub mod store;
 mod stream;
 mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod token;
+mod unit;
 
 pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle};
 pub use append::{
@@ -34,7 +47,9 @@ pub use append::{
 };
 pub use checkpoint::{CheckpointStore, check_reader};
 pub use codec::Codec;
+pub use command::{Both, CommandError, Decision, Done, Execution, One, Plan, Transaction};
 pub use context::{ACTOR, CommandContext};
+pub use decision::{Decide, DecisionModel, Writes};
 #[cfg(feature = "derive")]
 pub use derive::{Aggregate, AggregateId, Event};
 pub use error::{Cause, DecodeError, EncodeError, InvalidInput, StoreError};
@@ -42,8 +57,11 @@ pub use event::{
     CausationId, CloudEvent, ContentType, CorrelationId, Event, EventId, EventName, EventShape, EventType,
     METADATA_BYTES_MAX, Metadata, NewEvent, Payload, QualifiedType, RecordedEvent, TAGS_MAX, Tag,
 };
+pub use executor::{AsStore, Executor, ExecutorOptions, RetryPolicy};
+pub use load::{LoadError, Loaded};
 pub use query::{Filter, Query, QueryItem};
 pub use read::{Direction, EventStoreExt, EventStream, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, ReadLog, ReadStream};
+pub use repository::{AsOf, Repository};
 pub use snapshot::{Fingerprint, Snapshot, SnapshotPolicy, SnapshotStore};
 pub use store::{AnyStore, EventStore, Store};
 pub use stream::{Category, Position, StreamId, Version};
@@ -51,3 +69,4 @@ pub use subscription::{Delivery, StartFrom, Subscription};
 pub use text::NAME_BYTES_MAX;
 pub use time::Timestamp;
 pub use token::{StoreId, Token};
+pub use unit::Unit;

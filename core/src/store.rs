@@ -1,5 +1,5 @@
 //! What a store promises. The documentation of [`EventStore`] is the contract, and the
-//! [conformance suite](crate::conformance) proves it clause by clause.
+//! [conformance suite](mod@crate::conformance) proves it clause by clause.
 
 use std::sync::Arc;
 

@@ -11,9 +11,11 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    Append, AppendOutcome, Appended, Category, CheckpointStore, Direction, EventId, EventStore, Facts, InvalidInput,
-    Judgement, Limits, Page, Position, Query, ReadLog, ReadStream, RecordedEvent, Snapshot, SnapshotStore, StoreError,
-    StoreId, StreamHead, StreamId, Timestamp, Token, Version, check_reader, judge,
+    Append, AppendOutcome, Appended, Category, CheckpointStore, Codec, Direction, EventId, EventStore, Facts,
+    InvalidInput, Judgement, Limits, Page, Position, Query, ReadLog, ReadStream, RecordedEvent, Snapshot,
+    SnapshotStore, StoreError, StoreId, StreamHead, StreamId, Timestamp, Token, Version, check_reader,
+    codec::Json,
+    judge,
     read::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX},
 };
 
@@ -31,6 +33,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
+    codec: &'static dyn Codec,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,34 @@ impl MemoryStore {
                 snapshots: Mutex::default(),
                 checkpoints: Mutex::default(),
             }),
+            codec: &Json,
+        }
+    }
+
+    /// This handle with another codec for events whose type is pinned to none: one of those that are
+    /// [always there](crate::codec).
+    #[must_use]
+    pub fn with_codec(self, codec: &'static dyn Codec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// A store of its own with what this one holds up to `head`, as if it had been stopped there and opened again: for
+    /// the conformance suite.
+    #[cfg(feature = "conformance")]
+    pub fn reopened(&self, limits: Limits, head: Position) -> Self {
+        let mut log = Log::default();
+        let kept = self.log().events.iter().take_while(|event| event.position <= head).cloned().collect::<Vec<_>>();
+        log.record(&kept);
+        Self {
+            shared: Arc::new(Shared {
+                id: self.shared.id,
+                limits,
+                published: watch::Sender::new(log.head()),
+                log: Mutex::new(log),
+                snapshots: Mutex::new(lock(&self.shared.snapshots).clone()),
+                checkpoints: Mutex::new(lock(&self.shared.checkpoints).clone()),
+            }),
+            codec: self.codec,
         }
     }
 
@@ -141,6 +172,10 @@ impl EventStore for MemoryStore {
 
     fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    fn default_codec(&self) -> &'static dyn Codec {
+        self.codec
     }
 
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {

@@ -1,0 +1,128 @@
+//! What event sourcing gave: hundreds of commands at once on a few accounts, nothing lost, nothing half done, and every
+//! balance explained. Fails when a sum is wrong, when nothing conflicted, or when no snapshot was used.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use futures::future::{join_all, try_join_all};
+use indelible::{AsOf, CommandError, Executor, ReadStream, Repository, Version};
+
+use crate::{
+    StoreKind,
+    account::{Account, AccountError, Deposit, Open, Withdraw},
+    money::Cents,
+    open, report,
+};
+
+const OWNERS: [&str; 4] = ["ada", "bob", "cleo", "dan"];
+const COMMANDS: usize = 600;
+const START: Cents = Cents(100_00);
+
+pub async fn run(kind: StoreKind) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let store = open(kind, directory.path())?;
+    let mut steps = Steps(Instant::now());
+
+    let accounts = Repository::<Account>::new(&store);
+    for owner in OWNERS {
+        let id = owner.to_owned();
+        let open = accounts.execute(&id, Open { owner: owner.into() });
+        open.and(accounts.execute(&id, Deposit { amount: START })).await?;
+    }
+    steps.done(format!("opened {} accounts with {START} each", OWNERS.len()));
+
+    let outcomes = join_all((0..COMMANDS).map(|n| tokio::spawn(command(accounts.clone(), n)))).await;
+    let (mut paid_in, mut taken_out) = (START.0 * OWNERS.len() as u64, 0);
+    let (mut done, mut rejected, mut retries) = (0, 0, 0);
+    for outcome in outcomes {
+        match outcome? {
+            Ok(effect) => {
+                done += 1;
+                retries += effect.retries;
+                paid_in += effect.paid_in.0;
+                taken_out += effect.taken_out.0;
+            }
+            Err(CommandError::Rejected(AccountError::Insufficient { .. })) => rejected += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    steps.done(format!("{COMMANDS} commands at once: {done} done, {rejected} rejected, {retries} decided again"));
+    ensure!(retries > 0, "no two commands conflicted");
+    ensure!(rejected > 0, "no command was rejected");
+
+    let middle = accounts.load(&OWNERS[0].to_owned()).await?.version().get() / 2;
+    drop(accounts);
+    // Memory ends with its store; there, only what was remembered of it is dropped.
+    let store = if kind == StoreKind::Memory {
+        store
+    } else {
+        drop(store);
+        open(kind, directory.path())?
+    };
+    let accounts = Repository::<Account>::on(&Executor::new(&store));
+    steps.done("closed the bank and opened it again".into());
+
+    let ids = OWNERS.map(str::to_owned);
+    let loaded = try_join_all(ids.iter().map(|id| accounts.load(id))).await?;
+    let snapshots = loaded.iter().filter(|account| account.snapshot_version().is_some()).count();
+    let total: Cents = loaded.iter().map(|account| account.balance).sum();
+    steps.done(format!("loaded all accounts, {snapshots} of them from a snapshot"));
+    ensure!(snapshots > 0, "no snapshot was used");
+
+    println!("\nThe money adds up: {} paid in − {} taken out = {total}", Cents(paid_in), Cents(taken_out));
+    ensure!(total.0 == paid_in - taken_out, "the balances add up to {total}");
+
+    let ada = &ids[0];
+    let past = AsOf::Version(Version::new(middle));
+    let moment = store.read_stream(&ReadStream::new(format!("account-{ada}").parse()?).from(Version::new(middle)));
+    let Some(event) = moment.await?.events.into_iter().next() else { anyhow::bail!("{ada} has no event {middle}") };
+    let then = accounts.load_as_of(ada, AsOf::Time(event.recorded_at)).await?;
+    println!("{ada} had {} at {}, and has {} now", then.balance, event.recorded_at, loaded[0].balance);
+    ensure!(
+        then.version().get() >= accounts.load_as_of(ada, past).await?.version().get(),
+        "the past is not what it was"
+    );
+    steps.done(format!("looked back to version {middle}"));
+
+    let history = report::history(&accounts, ada).await?.to_string();
+    let lines: Vec<&str> = history.lines().collect();
+    println!("\nHow it came to that, the last of {} events of {ada}:", loaded[0].version());
+    for line in lines[..3].iter().chain(&lines[lines.len().saturating_sub(9)..]) {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// What a command did to the bank.
+struct Effect {
+    paid_in: Cents,
+    taken_out: Cents,
+    retries: u32,
+}
+
+/// One customer's command: to pay in, take out or transfer, more than is there now and then.
+async fn command(accounts: Repository<Account>, n: usize) -> Result<Effect, CommandError<AccountError>> {
+    let id = OWNERS[n % OWNERS.len()].to_owned();
+    let other = OWNERS[(n / 7) % OWNERS.len()].to_owned();
+    let amount = Cents(1 + (n as u64 * 7_919) % 150_00);
+    let none = Cents(0);
+    let (execution, paid_in, taken_out) = match n % 3 {
+        0 => (accounts.execute(&id, Deposit { amount }).await, amount, none),
+        1 => (accounts.execute(&id, Withdraw { amount }).await, none, amount),
+        _ => {
+            let withdraw = accounts.execute(&id, Withdraw { amount });
+            (withdraw.and(accounts.execute(&other, Deposit { amount })).await, none, none)
+        }
+    };
+    Ok(Effect { paid_in, taken_out, retries: execution?.attempts() - 1 })
+}
+
+/// Prints how long each step took.
+struct Steps(Instant);
+
+impl Steps {
+    fn done(&mut self, what: String) {
+        println!("{:>6} ms  {what}", self.0.elapsed().as_millis());
+        self.0 = Instant::now();
+    }
+}
