@@ -179,9 +179,10 @@ impl Broken {
         if rest.events().is_empty() || !append.closes().is_empty() {
             return self.log.append(append).await;
         }
+        let is_repeated = self.log.event(front.events()[0].1.id).await?.is_some();
         for (stream, event) in rest.events() {
             let is_known = self.log.event(event.id).await?.is_some();
-            if is_known || self.log.stream_head(stream).await?.closed {
+            if !is_repeated && (is_known || self.log.stream_head(stream).await?.closed) {
                 return self.log.append(append).await;
             }
         }
