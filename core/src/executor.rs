@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    Aggregate, AnyStore, Append, AppendOutcome, Appended, CommandError, Decide, EventId, EventStoreExt, FailedCondition,
-    InvalidInput, LoadError, ReadLog, RecordedEvent, Store, StoreError, StreamId, Version,
+    Aggregate, AnyStore, Append, AppendOutcome, Appended, CommandError, Decide, EventId, EventStoreExt,
+    FailedCondition, InvalidInput, LoadError, ReadLog, RecordedEvent, Store, StoreError, StreamId, Version,
     command::{Decision, Execution, Transaction},
     encode::Encoder,
     load::{Cache, Loaded, from_snapshot},

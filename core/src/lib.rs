@@ -11,6 +11,8 @@ mod text;
 
 mod aggregate;
 mod append;
+#[cfg(feature = "bugs")]
+pub mod bugs;
 mod checkpoint;
 pub mod codec;
 mod command;

@@ -88,6 +88,11 @@ impl<A> Loaded<A> {
         self.snapshot
     }
 
+    #[cfg(feature = "bugs")]
+    pub(crate) fn state_mut(&mut self) -> &mut A {
+        &mut self.state
+    }
+
     pub(crate) fn last(&self) -> Option<(EventId, Position)> {
         self.last
     }

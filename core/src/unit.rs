@@ -324,6 +324,8 @@ impl<A: Aggregate> Working for Entry<A> {
             let replayed = loaded.since_snapshot();
             let age = replayed.since.map(|since| last.recorded_at.since(since)).unwrap_or_default();
             if self.snapshots.is_due(replayed.events, replayed.bytes, age) {
+                #[cfg(feature = "bugs")]
+                crate::bugs::apply_twice(loaded, last);
                 take_snapshot(executor.store(), stream, loaded).await;
             }
         }

@@ -11,9 +11,11 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    Append, AppendOutcome, Appended, Category, CheckpointStore, Direction, EventId, EventStore, Facts, InvalidInput,
-    Judgement, Limits, Page, Position, Query, ReadLog, ReadStream, RecordedEvent, Snapshot, SnapshotStore, StoreError,
-    StoreId, StreamHead, StreamId, Timestamp, Token, Version, check_reader, judge,
+    Append, AppendOutcome, Appended, Category, CheckpointStore, Codec, Direction, EventId, EventStore, Facts,
+    InvalidInput, Judgement, Limits, Page, Position, Query, ReadLog, ReadStream, RecordedEvent, Snapshot,
+    SnapshotStore, StoreError, StoreId, StreamHead, StreamId, Timestamp, Token, Version, check_reader,
+    codec::Json,
+    judge,
     read::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX},
 };
 
@@ -31,6 +33,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
+    codec: &'static dyn Codec,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,15 @@ impl MemoryStore {
                 snapshots: Mutex::default(),
                 checkpoints: Mutex::default(),
             }),
+            codec: &Json,
         }
+    }
+
+    /// This handle with another codec for events whose type is pinned to none: one of those that are
+    /// [always there](crate::codec).
+    #[must_use]
+    pub fn with_codec(self, codec: &'static dyn Codec) -> Self {
+        Self { codec, ..self }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -141,6 +152,10 @@ impl EventStore for MemoryStore {
 
     fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    fn default_codec(&self) -> &'static dyn Codec {
+        self.codec
     }
 
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {

@@ -34,7 +34,8 @@ impl Apply for Account {
         self.events += 1;
         match event {
             AccountEvent::Deposited { cents } => self.balance += cents,
-            AccountEvent::Withdrawn { cents } => self.balance -= cents,
+            // Wraps, so that a seeded bug shows as another state and not as a panic.
+            AccountEvent::Withdrawn { cents } => self.balance = self.balance.wrapping_sub(*cents),
             AccountEvent::Closed => {}
         }
     }

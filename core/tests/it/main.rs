@@ -2,3 +2,6 @@
 
 mod bank;
 mod commands;
+mod decisions;
+mod loading;
+mod snapshots;

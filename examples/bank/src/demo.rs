@@ -53,7 +53,12 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     let middle = accounts.load(&OWNERS[0].to_owned()).await?.version().get() / 2;
     drop(accounts);
     // Memory ends with its store; there, only what was remembered of it is dropped.
-    let store = if kind == StoreKind::Memory { store } else { drop(store); open(kind, directory.path())? };
+    let store = if kind == StoreKind::Memory {
+        store
+    } else {
+        drop(store);
+        open(kind, directory.path())?
+    };
     let accounts = Repository::<Account>::on(&Executor::new(&store));
     steps.done("closed the bank and opened it again".into());
 
@@ -73,7 +78,10 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     let Some(event) = moment.await?.events.into_iter().next() else { anyhow::bail!("{ada} has no event {middle}") };
     let then = accounts.load_as_of(ada, AsOf::Time(event.recorded_at)).await?;
     println!("{ada} had {} at {}, and has {} now", then.balance, event.recorded_at, loaded[0].balance);
-    ensure!(then.version().get() >= accounts.load_as_of(ada, past).await?.version().get(), "the past is not what it was");
+    ensure!(
+        then.version().get() >= accounts.load_as_of(ada, past).await?.version().get(),
+        "the past is not what it was"
+    );
     steps.done(format!("looked back to version {middle}"));
 
     let history = report::history(&accounts, ada).await?.to_string();
