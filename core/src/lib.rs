@@ -16,6 +16,8 @@ pub mod bugs;
 mod checkpoint;
 pub mod codec;
 mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
 mod decision;
 mod encode;

@@ -89,6 +89,26 @@ impl MemoryStore {
         Self { codec, ..self }
     }
 
+    /// A store of its own with what this one holds up to `head`, as if it had been stopped there and opened again: for
+    /// the conformance suite.
+    #[cfg(feature = "conformance")]
+    pub fn reopened(&self, limits: Limits, head: Position) -> Self {
+        let mut log = Log::default();
+        let kept = self.log().events.iter().take_while(|event| event.position <= head).cloned().collect::<Vec<_>>();
+        log.record(&kept);
+        Self {
+            shared: Arc::new(Shared {
+                id: self.shared.id,
+                limits,
+                published: watch::Sender::new(log.head()),
+                log: Mutex::new(log),
+                snapshots: Mutex::new(lock(&self.shared.snapshots).clone()),
+                checkpoints: Mutex::new(lock(&self.shared.checkpoints).clone()),
+            }),
+            codec: self.codec,
+        }
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.shared.log)
     }
