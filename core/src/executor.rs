@@ -239,11 +239,7 @@ impl Executor {
     }
 
     /// The state in a snapshot no newer than `max`, or the one before the first event.
-    pub(crate) async fn restore<A: Aggregate>(
-        &self,
-        stream: &StreamId,
-        max: Version,
-    ) -> Result<Loaded<A>, LoadError> {
+    pub(crate) async fn restore<A: Aggregate>(&self, stream: &StreamId, max: Version) -> Result<Loaded<A>, LoadError> {
         let loaded = from_snapshot(self.store(), stream, max).await?;
         Ok(loaded.unwrap_or_else(|| Loaded::new(A::default())))
     }
