@@ -184,9 +184,9 @@ mod tests {
         ) {
             let stream = |id: &str| -> StreamId { format!("c-{id}x").parse().unwrap() };
             let (a, b) = (stream(&a), stream(&b));
-            let keys = Series::stream(&a).key(m).cmp(&Series::stream(&b).key(n));
-            prop_assert_eq!(keys, (&a, m).cmp(&(&b, n)));
-            prop_assert_eq!(Names::streams(None).parse(&Series::stream(&a).key(m)), Some((a.as_str(), m)));
+            let key = Series::stream(&a).key(m);
+            prop_assert_eq!(key.cmp(&Series::stream(&b).key(n)), (&a, m).cmp(&(&b, n)));
+            prop_assert_eq!(Names::streams(None).parse(&key), Some((a.as_str(), m)));
         }
 
         #[test]
