@@ -1,8 +1,8 @@
 //! The conformance suite: the contract of [`EventStore`](crate::EventStore), clause by clause, as tests that any store
 //! can run.
 //!
-//! A store joins with a [`Harness`], which says how to open it, stop it and cut its power, and one line that makes a
-//! `#[test]` of every case there is:
+//! A store joins by a development dependency on this crate with the feature `conformance`, a [`Harness`], which says how
+//! to open the store, stop it and cut its power, and one line, which makes a `#[test]` of every case there is:
 //!
 //! ```
 //! use indelible_core::{AnyStore, Limits, Position, conformance::Harness, store::memory::MemoryStore};
