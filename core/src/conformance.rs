@@ -59,7 +59,7 @@ mod subscribe;
 mod token;
 
 /// How long one case may take before it counts as failed.
-pub const CASE_TIME_MAX: Duration = Duration::from_secs(60);
+pub const CASE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A store under test, and what can happen to it. It starts empty, with the default [`Limits`].
 #[async_trait]
