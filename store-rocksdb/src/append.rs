@@ -138,3 +138,58 @@ pub(crate) fn write_options(is_synced: bool) -> WriteOptions {
     options.set_sync(is_synced);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use indelible_core::{ContentType, EventStore, EventType, ExpectedVersion, NewEvent};
+
+    use super::*;
+    use crate::Options;
+
+    /// A clock that was set back, in a process and between two.
+    #[tokio::test]
+    async fn time_never_goes_back() {
+        fn at(seconds: i64) -> Timestamp {
+            Timestamp::from_micros(seconds * 1_000_000).unwrap()
+        }
+        fn jumping() -> Timestamp {
+            use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+            static NEXT: AtomicI64 = AtomicI64::new(100);
+            at(NEXT.fetch_sub(30, Relaxed))
+        }
+        async fn recorded(clock: fn() -> Timestamp, dir: &std::path::Path) -> [Timestamp; 2] {
+            let store = Options { clock, ..Options::new() }.open(dir).unwrap();
+            let mut times = Vec::new();
+            for _ in 0..2 {
+                let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
+                let append = Append::to("a-1".parse().unwrap(), ExpectedVersion::Any, [event]);
+                let AppendOutcome::Appended(done) = store.append(append).await.unwrap() else { panic!("a conflict") };
+                times.push(done.events[0].recorded_at);
+            }
+            store.close().await.unwrap();
+            [times[0], times[1]]
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(recorded(jumping, dir.path()).await, [at(100), at(100)]);
+        assert_eq!(recorded(|| at(7), dir.path()).await, [at(100), at(100)]);
+        assert_eq!(recorded(|| at(200), dir.path()).await, [at(200), at(200)]);
+    }
+
+    /// A panic while an append is judged stops the store as a failed write does.
+    #[tokio::test]
+    async fn a_panic_stops_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Options { clock: || panic!("seeded"), ..Options::new() }.open(dir.path()).unwrap();
+        let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
+        let append = Append::to("a-1".parse().unwrap(), ExpectedVersion::Any, [event]);
+        match store.append(append.clone()).await {
+            Err(StoreError::OutcomeUnknown { append: returned, .. }) => assert_eq!(*returned, append),
+            other => panic!("{other:?}"),
+        }
+        let mut published = store.published();
+        assert!(published.changed().await.is_err(), "subscriptions end");
+        assert!(matches!(store.append(append).await, Err(StoreError::Stopped { .. })));
+        assert_eq!(store.head().await.unwrap().position, Position::START);
+        assert!(store.close().await.unwrap_err().to_string().contains("panicked"));
+    }
+}

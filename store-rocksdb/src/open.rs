@@ -69,7 +69,7 @@ pub enum OpenError {
     },
     /// A checkpoint in this store is of an event that the log does not hold: the log has lost events at its end, or was
     /// restored without its checkpoints.
-    #[error("{} has lost events: the checkpoint of {reader} is {token}, the log's head is {head}", path.display())]
+    #[error("{} has lost events: the checkpoint of {reader} is {token}, the log ends at position {head}", path.display())]
     Diverged {
         /// The store's directory.
         path: PathBuf,
@@ -77,8 +77,8 @@ pub enum OpenError {
         reader: String,
         /// The checkpoint.
         token: Token,
-        /// The last event of the log.
-        head: Token,
+        /// Where the log ends.
+        head: Position,
     },
     /// An option makes no sense.
     #[error(transparent)]
@@ -139,11 +139,10 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
     let head = find_head(path, &engine.db)?;
     let view = View { db: &engine.db, store: id, head };
     let head_time = check_tail(&view).map_err(store_error)?;
-    let head_token = view.token(head).map_err(store_error)?;
     for entry in checkpoint::all(&engine.db) {
         let (reader, token) = entry.map_err(store_error)?;
         if token.store != id || token.position > head || view.token(token.position).map_err(store_error)? != token {
-            return Err(OpenError::Diverged { path: path.into(), reader, token, head: head_token });
+            return Err(OpenError::Diverged { path: path.into(), reader, token, head });
         }
     }
     Ok(Opened { engine, id, head, head_time })
@@ -191,21 +190,24 @@ fn is_new(path: &Path) -> Result<bool, OpenError> {
     if path.join("CURRENT").try_exists().map_err(io)? {
         return Ok(false);
     }
+    let mut stranger = None;
     for entry in fs::read_dir(path).map_err(io)? {
         let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-        // What a first opening leaves behind that was killed on its way.
-        let is_leftover = name == LOCK_FILE
-            || ["LOCK", "LOG", "IDENTITY", "MANIFEST-000001"].iter().any(|start| name.starts_with(start))
-            || name.ends_with(".dbtmp");
-        if name.ends_with(".sst") || name.ends_with(".log") {
-            let what = format!("the file CURRENT is missing, {name} is there");
-            return Err(OpenError::Corrupted { path: path.into(), what, source: None });
-        }
-        if !is_leftover {
-            return Err(OpenError::NotAStore { path: path.into(), what: name });
+        match name.as_str() {
+            // What a first opening leaves behind that was killed on its way.
+            LOCK_FILE | "LOCK" | "LOG" | "IDENTITY" | "MANIFEST-000001" => {}
+            temporary if temporary.ends_with(".dbtmp") || temporary.starts_with("LOG.old.") => {}
+            data if data.ends_with(".sst") || data.ends_with(".log") || data.starts_with("MANIFEST-") => {
+                let what = format!("the file CURRENT is missing, {data} is there");
+                return Err(OpenError::Corrupted { path: path.into(), what, source: None });
+            }
+            _ => stranger = Some(name),
         }
     }
-    Ok(true)
+    match stranger {
+        Some(what) => Err(OpenError::NotAStore { path: path.into(), what }),
+        None => Ok(true),
+    }
 }
 
 fn engine_options(is_new: bool) -> rocksdb::Options {
