@@ -314,8 +314,11 @@ impl<A: Aggregate> Working for Entry<A> {
 
     async fn commit(mut self: Box<Self>, executor: &Executor, stream: &StreamId, recorded: &[RecordedEvent]) {
         let own = || recorded.iter().filter(|event| event.stream == *stream);
-        if own().count() as u64 != self.loaded.version().get() - self.base.get() {
-            // A decision wrote to the stream after the state was last looked at: the state is not the newest.
+        let count = own().count() as u64;
+        let newest = own().next_back().map_or(self.base, |last| last.version);
+        if self.base.plus(count) != newest || self.loaded.version() != newest {
+            // A decision wrote to the stream after the state was last looked at: the state is not the newest. Or a
+            // command of the same key wrote these very events, behind others that the state doesn't know.
             return;
         }
         if let Some(last) = own().next_back() {

@@ -1,0 +1,161 @@
+//! Units of work under stress: what a command that failed half-way, came too late or met its own double leaves behind.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use indelible_core::{
+    Aggregate, Append, AppendOutcome, Apply, CommandContext, CommandError, ContentType, Context, Decide, DecisionModel,
+    Event, EventStore, EventType, Events, Executor, ExecutorOptions, ExpectedVersion, Handle, InvalidInput, NewEvent,
+    Query, QueryItem, ReadLog, Repository, RetryPolicy, StoreError, Tag, Version, Writes, store::memory::MemoryStore,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::bank::{Account, AccountEvent, Close, Deposit, Insufficient, Watched, Withdraw, id};
+
+fn keyed(key: &str) -> CommandContext {
+    CommandContext::new().with_idempotency_key(key).unwrap()
+}
+
+fn deposited(cents: u64) -> NewEvent {
+    NewEvent::new(EventType::from_static("Deposited"), ContentType::JSON, format!(r#"{{"cents":{cents}}}"#))
+}
+
+/// Whether anything was ever deposited, or a lump that can't be written.
+#[derive(Clone, Debug, Default)]
+struct Anything(u64);
+impl Apply for Anything {
+    type Event = AccountEvent;
+    fn apply(&mut self, _: &AccountEvent) {
+        self.0 += 1;
+    }
+}
+impl DecisionModel for Anything {
+    fn query(&self) -> Result<Query, InvalidInput> {
+        Ok(Query::types::<Account>([AccountEvent::DEPOSITED]))
+    }
+}
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("there is nothing")]
+struct Nothing;
+struct Need;
+impl Decide<Need> for Anything {
+    type Error = Nothing;
+    fn decide(&self, _: &Need, _: &CommandContext) -> Result<Writes, Nothing> {
+        if self.0 == 0 { Err(Nothing) } else { Ok(Writes::none()) }
+    }
+}
+/// Writes to a good stream first, then to one whose name is none.
+struct HalfBad;
+impl Decide<HalfBad> for Anything {
+    type Error = Nothing;
+    fn decide(&self, _: &HalfBad, _: &CommandContext) -> Result<Writes, Nothing> {
+        let deposit = |name| Writes::to::<Account>(&id(name), AccountEvent::Deposited { cents: 1 });
+        Ok(deposit("half").and::<Account>(&id(""), AccountEvent::Deposited { cents: 1 }))
+    }
+}
+
+/// Settled by its double, which was written elsewhere in the stream than this one would have been.
+#[tokio::test]
+async fn a_state_is_remembered_only_where_it_was_recorded() {
+    let store = Watched::intercepting(|before, append, store| {
+        Box::pin(async move {
+            if before == 1 {
+                let stream = || "account-a".parse().unwrap();
+                let first = Append::to(stream(), ExpectedVersion::Any, [deposited(100)]);
+                store.append(first).await?;
+                let mut double = Append::new();
+                for (stream, event) in append.events() {
+                    double = double.event(stream.clone(), event.clone());
+                }
+                store.append(double).await?;
+                return Err(StoreError::OutcomeUnknown { append: Box::new(append), source: None });
+            }
+            store.append(append).await
+        })
+    });
+    let accounts = Repository::<Account>::new(&store);
+    accounts.execute(&id("a"), Deposit(1)).await.unwrap();
+    accounts.execute(&id("a"), Deposit(10)).with(keyed("k")).await.unwrap();
+    let loaded = accounts.load(&id("a")).await.unwrap();
+    assert_eq!((loaded.balance, loaded.events, loaded.version()), (111, 3, Version::new(3)));
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+enum PartEvent {
+    Good {
+        n: u64,
+    },
+    Labelled {
+        #[event(tag)]
+        label: String,
+    },
+}
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "part")]
+struct Part {
+    n: u64,
+}
+impl Apply for Part {
+    type Event = PartEvent;
+    fn apply(&mut self, event: &PartEvent) {
+        if let PartEvent::Good { n } = event {
+            self.n += n;
+        }
+    }
+}
+struct Label(&'static str);
+impl Handle<Label> for Part {
+    type Error = std::convert::Infallible;
+    fn handle(&self, label: &Label, _: &Context<Self>) -> Result<Events<PartEvent>, Self::Error> {
+        Ok([PartEvent::Good { n: 1 }, PartEvent::Labelled { label: label.0.into() }].into())
+    }
+}
+
+/// Writes into a part's stream what a part can't read.
+#[derive(Clone, Debug)]
+struct Stranger;
+impl Apply for Stranger {
+    type Event = PartEvent;
+    fn apply(&mut self, _: &PartEvent) {}
+}
+impl DecisionModel for Stranger {
+    fn query(&self) -> Result<Query, InvalidInput> {
+        Ok(Query::new([QueryItem::tags([Tag::new("no:such")?])]))
+    }
+}
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+enum StrangeEvent {
+    Good { n: u64 },
+    Strange,
+}
+#[derive(Clone, Debug, Default, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "part")]
+struct StrangePart {}
+impl Apply for StrangePart {
+    type Event = StrangeEvent;
+    fn apply(&mut self, _: &StrangeEvent) {}
+}
+impl Decide<Need> for Stranger {
+    type Error = Nothing;
+    fn decide(&self, _: &Need, _: &CommandContext) -> Result<Writes, Nothing> {
+        let good = Writes::to::<StrangePart>(&id("p"), StrangeEvent::Good { n: 1 });
+        Ok(good.and::<StrangePart>(&id("p"), StrangeEvent::Strange))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+enum NoteEvent {
+    Noted(Option<f64>),
+}
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "note")]
+struct Note {}
+impl Apply for Note {
+    type Event = NoteEvent;
+    fn apply(&mut self, _: &NoteEvent) {}
+}
+impl Handle<Option<f64>> for Note {
+    type Error = std::convert::Infallible;
+    fn handle(&self, note: &Option<f64>, _: &Context<Self>) -> Result<Events<NoteEvent>, Self::Error> {
+        Ok(NoteEvent::Noted(*note).into())
+    }
+}
