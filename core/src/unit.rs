@@ -190,6 +190,9 @@ impl Work {
         let query = model.query()?;
         let store = self.executor.store().clone();
         let head = store.head().await?;
+        // Whatever comes of it, a rejection too: what the unit does next may rest on it.
+        self.conditions.push(Condition::none_after(query.clone(), head.position));
+        self.read_to = Some(head);
         let mut events = store.log(ReadLog::matching(query.clone()).to(head.position));
         while let Some(event) = events.try_next().await? {
             model.apply(&event.decode()?);
@@ -203,8 +206,6 @@ impl Work {
             let new = write.event.encode(&stream, self.executor.encoder(), &self.context)?;
             self.push(stream, new);
         }
-        self.conditions.push(Condition::none_after(query, head.position));
-        self.read_to = Some(head);
         Ok(())
     }
 
