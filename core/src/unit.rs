@@ -251,10 +251,19 @@ impl Work {
         })
     }
 
-    /// Whether all that was read still holds. What was only remembered is compared with the log.
+    /// Whether all that was read holds at one moment. What was read alone, and from the log, does; what was only
+    /// remembered, or read one after the other, is compared with the log.
     pub(crate) async fn is_current(&self) -> Result<bool, StoreError> {
+        let alone = self.aggregates.len() + self.conditions.len() == 1;
+        let store = self.executor.store();
         for (stream, entry) in &self.aggregates {
-            if !entry.is_proved() && self.executor.store().stream_head(stream).await?.version != entry.base() {
+            if !(alone && entry.is_proved()) && store.stream_head(stream).await?.version != entry.base() {
+                return Ok(false);
+            }
+        }
+        for condition in self.conditions.iter().filter(|_| !alone) {
+            let read = ReadLog::matching(condition.query.clone()).from(condition.after.plus(1)).limit(1);
+            if store.log(read).try_next().await?.is_some() {
                 return Ok(false);
             }
         }

@@ -53,6 +53,64 @@ impl Decide<HalfBad> for Anything {
     }
 }
 
+#[tokio::test]
+async fn a_rejection_that_a_transaction_rests_on_is_checked_too() {
+    let bank = Executor::new(&MemoryStore::new());
+    let accounts = Repository::<Account>::on(&bank);
+    let done = bank.transact({
+        let accounts = accounts.clone();
+        move |unit| {
+            let accounts = accounts.clone();
+            async move {
+                let refused = unit.decide(Anything::default(), &Need).await.is_err();
+                // Somebody deposits after the model has looked.
+                accounts.execute(&id("b"), Deposit(1)).with(keyed("once")).await.unwrap();
+                if refused { unit.execute::<Account, _>(id("nothing-yet"), Deposit(7)).await } else { Ok(()) }
+            }
+        }
+    });
+    let done = done.await.unwrap();
+    assert!(done.is_unchanged(), "written on a rejection that did not hold any more: {:?}", done.events());
+}
+
+#[tokio::test]
+async fn a_rejection_rests_on_one_moment() {
+    let store = MemoryStore::new();
+    let accounts = Repository::<Account>::new(&store);
+    accounts.execute(&id("a"), Deposit(100)).await.unwrap();
+    // Together there are always 100. The transaction reads a, then all moves from b to a, then it reads b.
+    accounts.execute(&id("a"), Withdraw(50)).and(accounts.execute(&id("b"), Deposit(50))).await.unwrap();
+    let fresh = Executor::new(&store);
+    let audit = fresh.transact({
+        let accounts = accounts.clone();
+        move |unit| {
+            let accounts = accounts.clone();
+            async move {
+                let a = unit.load::<Account>(&id("a")).await?.balance;
+                let back = accounts.execute(&id("b"), Withdraw(50)).and(accounts.execute(&id("a"), Deposit(50)));
+                back.with(keyed("back")).await.unwrap();
+                let sum = a + unit.load::<Account>(&id("b")).await?.balance;
+                if sum == 100 { Ok(()) } else { Err(CommandError::Rejected(Insufficient(sum))) }
+            }
+        }
+    });
+    assert!(audit.await.unwrap().is_unchanged());
+
+    // The same between an aggregate and a model.
+    let fresh = Executor::new(&MemoryStore::new());
+    let accounts = Repository::<Account>::on(&Executor::new(fresh.store()));
+    let audit = fresh.transact(move |unit| {
+        let accounts = accounts.clone();
+        async move {
+            let nothing = unit.decide(Anything::default(), &Need).await.is_err();
+            accounts.execute(&id("a"), Deposit(1)).with(keyed("once")).await.unwrap();
+            let a = unit.load::<Account>(&id("a")).await?.balance;
+            if nothing == (a == 0) { Ok(()) } else { Err(CommandError::Rejected(Insufficient(a))) }
+        }
+    });
+    assert!(audit.await.unwrap().is_unchanged());
+}
+
 /// Settled by its double, which was written elsewhere in the stream than this one would have been.
 #[tokio::test]
 async fn a_state_is_remembered_only_where_it_was_recorded() {
