@@ -111,6 +111,25 @@ async fn a_rejection_rests_on_one_moment() {
     assert!(audit.await.unwrap().is_unchanged());
 }
 
+#[tokio::test]
+async fn a_keyed_command_that_met_its_double_is_not_rejected() {
+    let store = MemoryStore::new();
+    let (here, there) = (Executor::new(&store), Executor::new(&store));
+    Repository::<Account>::on(&there).execute(&id("a"), Deposit(5)).await.unwrap();
+    let done = here.transact(move |unit| {
+        let there = there.clone();
+        async move {
+            // The same command, sent twice: the other one is quicker, and leaves nothing.
+            let other = there.transact(|unit| async move { unit.execute::<Account, _>(id("a"), Withdraw(5)).await });
+            other.with(keyed("k")).await.unwrap();
+            unit.execute::<Account, _>(id("a"), Withdraw(5)).await
+        }
+    });
+    let done = done.with(keyed("k")).await.expect("its events are recorded");
+    assert!(done.is_repeated());
+    assert_eq!(done.events().len(), 1);
+}
+
 /// Settled by its double, which was written elsewhere in the stream than this one would have been.
 #[tokio::test]
 async fn a_state_is_remembered_only_where_it_was_recorded() {
