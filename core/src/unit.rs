@@ -13,6 +13,7 @@ use crate::{
     Aggregate, Append, CommandContext, CommandError, Condition, Context, Decide, Event, EventId, EventStoreExt,
     ExpectedVersion, Handle, InvalidInput, LoadError, NewEvent, Position, ReadLog, RecordedEvent, SnapshotPolicy,
     StoreError, StreamId, Token, Version,
+    decision::Write,
     encode::{PrepareError, payload},
     executor::Executor,
     load::{Loaded, take_snapshot},
@@ -168,11 +169,14 @@ impl Work {
         let context = Context::new(Some(id.clone()), version, self.context.clone());
         let entry = self.entry_mut::<A>(&stream)?;
         let events = entry.loaded.state().handle(command, &context).map_err(CommandError::Rejected)?;
-        if events.closes() {
+        let closes = events.closes();
+        // All or nothing: the closure of a transaction may go on after an error.
+        let encode = |event| Ok((self.executor.encoder().encode(&stream, &event, &self.context)?, event));
+        let encoded: Vec<_> = events.into_iter().map(encode).collect::<Result<_, PrepareError>>()?;
+        if closes {
             self.closes.push(stream.clone());
         }
-        for event in events {
-            let new = self.executor.encoder().encode(&stream, &event, &self.context)?;
+        for (new, event) in encoded {
             let size = new.data.len();
             self.push(stream.clone(), new);
             let seen = self.pending.len();
@@ -201,9 +205,13 @@ impl Work {
             model.apply(&M::Event::decode(&payload(stream, new))?);
         }
         let writes = model.decide(command, &self.context).map_err(CommandError::Rejected)?;
-        for write in writes.iter() {
+        let encode = |write: &Write| {
             let stream = write.stream.clone()?;
             let new = write.event.encode(&stream, self.executor.encoder(), &self.context)?;
+            Ok((stream, new))
+        };
+        let encoded: Vec<_> = writes.iter().map(encode).collect::<Result<_, CommandError<M::Error>>>()?;
+        for (stream, new) in encoded {
             self.push(stream, new);
         }
         Ok(())

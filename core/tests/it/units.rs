@@ -187,6 +187,21 @@ impl Handle<Label> for Part {
     }
 }
 
+#[tokio::test]
+async fn a_command_that_failed_leaves_nothing_in_its_unit() {
+    let store = MemoryStore::new();
+    let bank = Executor::new(&store);
+    let done = bank.transact(|unit| async move {
+        // No tag contains a control character, and no stream has an empty id: both fail at their second event.
+        assert!(unit.execute::<Part, _>(id("p"), Label("\n")).await.is_err());
+        assert!(unit.decide(Anything::default(), &HalfBad).await.is_err());
+        unit.execute::<Part, _>(id("q"), Label("fine")).await
+    });
+    let done = done.await.unwrap();
+    let streams: Vec<&str> = done.events().iter().map(|event| event.stream.as_str()).collect();
+    assert_eq!(streams, ["part-q", "part-q"]);
+}
+
 /// Writes into a part's stream what a part can't read.
 #[derive(Clone, Debug)]
 struct Stranger;
