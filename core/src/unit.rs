@@ -238,11 +238,11 @@ impl Work {
         }
         let pending = std::mem::take(&mut self.pending);
         let caught_up = self.entry_mut::<A>(stream).and_then(|entry| {
-            for (written, new) in &pending[entry.seen..] {
-                if written == stream {
-                    let event = A::Event::decode(&payload(stream, new))?;
-                    Arc::make_mut(&mut entry.loaded).apply(&event, new.data.len());
-                }
+            let written = pending[entry.seen..].iter().filter(|(written, _)| written == stream);
+            let decode = |(_, new): &(_, NewEvent)| Ok((A::Event::decode(&payload(stream, new))?, new.data.len()));
+            // All are decoded before one is applied: after an error, none may be applied again.
+            for (event, size) in written.map(decode).collect::<Result<Vec<_>, LoadError>>()? {
+                Arc::make_mut(&mut entry.loaded).apply(&event, size);
             }
             entry.seen = pending.len();
             Ok(())

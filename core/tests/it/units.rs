@@ -234,6 +234,22 @@ impl Decide<Need> for Stranger {
     }
 }
 
+#[tokio::test]
+async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
+    let bank = Executor::new(&MemoryStore::new());
+    let done = bank.transact(|unit| async move {
+        unit.load::<Part>(&id("p")).await?;
+        unit.decide(Stranger, &Need).await?;
+        for _ in 0..2 {
+            assert!(unit.load::<Part>(&id("p")).await.is_err());
+        }
+        Ok::<_, CommandError<Nothing>>(())
+    });
+    done.await.unwrap();
+    let parts = Repository::<Part>::on(&bank);
+    assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 enum NoteEvent {
     Noted(Option<f64>),
