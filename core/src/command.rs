@@ -207,10 +207,14 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
                 stale = true;
                 continue;
             }
-            Err(error) => return Err(error),
+            // Its double may have been quicker, and the reason why this one is rejected.
+            Err(error) => return repeated(executor, first_id).await?.ok_or(error),
         };
         let Some(append) = append else {
             if work.is_current().await? {
+                if let Some(done) = repeated(executor, first_id).await? {
+                    return Ok(done);
+                }
                 let token = work.token();
                 return Ok(Done { token, events: Vec::new(), repeated: false, attempts });
             }

@@ -8,3 +8,4 @@ mod decisions;
 mod loading;
 mod snapshots;
 mod subscriptions;
+mod units;

@@ -1,0 +1,269 @@
+//! Units of work under stress: what a command that failed half-way, came too late or met its own double leaves behind.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use indelible_core::{
+    Aggregate, Append, AppendOutcome, Apply, CommandContext, CommandError, ContentType, Context, Decide, DecisionModel,
+    Event, EventStore, EventType, Events, Executor, ExecutorOptions, ExpectedVersion, Handle, InvalidInput, NewEvent,
+    Query, QueryItem, ReadLog, Repository, RetryPolicy, StoreError, Tag, Version, Writes, store::memory::MemoryStore,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::bank::{Account, AccountEvent, Close, Deposit, Insufficient, Watched, Withdraw, id};
+
+fn keyed(key: &str) -> CommandContext {
+    CommandContext::new().with_idempotency_key(key).unwrap()
+}
+
+fn deposited(cents: u64) -> NewEvent {
+    NewEvent::new(EventType::from_static("Deposited"), ContentType::JSON, format!(r#"{{"cents":{cents}}}"#))
+}
+
+/// Whether anything was ever deposited, or a lump that can't be written.
+#[derive(Clone, Debug, Default)]
+struct Anything(u64);
+impl Apply for Anything {
+    type Event = AccountEvent;
+    fn apply(&mut self, _: &AccountEvent) {
+        self.0 += 1;
+    }
+}
+impl DecisionModel for Anything {
+    fn query(&self) -> Result<Query, InvalidInput> {
+        Ok(Query::types::<Account>([AccountEvent::DEPOSITED]))
+    }
+}
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("there is nothing")]
+struct Nothing;
+struct Need;
+impl Decide<Need> for Anything {
+    type Error = Nothing;
+    fn decide(&self, _: &Need, _: &CommandContext) -> Result<Writes, Nothing> {
+        if self.0 == 0 { Err(Nothing) } else { Ok(Writes::none()) }
+    }
+}
+/// Writes to a good stream first, then to one whose name is none.
+struct HalfBad;
+impl Decide<HalfBad> for Anything {
+    type Error = Nothing;
+    fn decide(&self, _: &HalfBad, _: &CommandContext) -> Result<Writes, Nothing> {
+        let deposit = |name| Writes::to::<Account>(&id(name), AccountEvent::Deposited { cents: 1 });
+        Ok(deposit("half").and::<Account>(&id(""), AccountEvent::Deposited { cents: 1 }))
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_that_a_transaction_rests_on_is_checked_too() {
+    let bank = Executor::new(&MemoryStore::new());
+    let accounts = Repository::<Account>::on(&bank);
+    let done = bank.transact({
+        let accounts = accounts.clone();
+        move |unit| {
+            let accounts = accounts.clone();
+            async move {
+                let refused = unit.decide(Anything::default(), &Need).await.is_err();
+                // Somebody deposits after the model has looked.
+                accounts.execute(&id("b"), Deposit(1)).with(keyed("once")).await.unwrap();
+                if refused { unit.execute::<Account, _>(id("nothing-yet"), Deposit(7)).await } else { Ok(()) }
+            }
+        }
+    });
+    let done = done.await.unwrap();
+    assert!(done.is_unchanged(), "written on a rejection that did not hold any more: {:?}", done.events());
+}
+
+#[tokio::test]
+async fn a_rejection_rests_on_one_moment() {
+    let store = MemoryStore::new();
+    let accounts = Repository::<Account>::new(&store);
+    accounts.execute(&id("a"), Deposit(100)).await.unwrap();
+    // Together there are always 100. The transaction reads a, then all moves from b to a, then it reads b.
+    accounts.execute(&id("a"), Withdraw(50)).and(accounts.execute(&id("b"), Deposit(50))).await.unwrap();
+    let fresh = Executor::new(&store);
+    let audit = fresh.transact({
+        let accounts = accounts.clone();
+        move |unit| {
+            let accounts = accounts.clone();
+            async move {
+                let a = unit.load::<Account>(&id("a")).await?.balance;
+                let back = accounts.execute(&id("b"), Withdraw(50)).and(accounts.execute(&id("a"), Deposit(50)));
+                back.with(keyed("back")).await.unwrap();
+                let sum = a + unit.load::<Account>(&id("b")).await?.balance;
+                if sum == 100 { Ok(()) } else { Err(CommandError::Rejected(Insufficient(sum))) }
+            }
+        }
+    });
+    assert!(audit.await.unwrap().is_unchanged());
+
+    // The same between an aggregate and a model.
+    let fresh = Executor::new(&MemoryStore::new());
+    let accounts = Repository::<Account>::on(&Executor::new(fresh.store()));
+    let audit = fresh.transact(move |unit| {
+        let accounts = accounts.clone();
+        async move {
+            let nothing = unit.decide(Anything::default(), &Need).await.is_err();
+            accounts.execute(&id("a"), Deposit(1)).with(keyed("once")).await.unwrap();
+            let a = unit.load::<Account>(&id("a")).await?.balance;
+            if nothing == (a == 0) { Ok(()) } else { Err(CommandError::Rejected(Insufficient(a))) }
+        }
+    });
+    assert!(audit.await.unwrap().is_unchanged());
+}
+
+#[tokio::test]
+async fn a_keyed_command_that_met_its_double_is_not_rejected() {
+    let store = MemoryStore::new();
+    let (here, there) = (Executor::new(&store), Executor::new(&store));
+    Repository::<Account>::on(&there).execute(&id("a"), Deposit(5)).await.unwrap();
+    let done = here.transact(move |unit| {
+        let there = there.clone();
+        async move {
+            // The same command, sent twice: the other one is quicker, and leaves nothing.
+            let other = there.transact(|unit| async move { unit.execute::<Account, _>(id("a"), Withdraw(5)).await });
+            other.with(keyed("k")).await.unwrap();
+            unit.execute::<Account, _>(id("a"), Withdraw(5)).await
+        }
+    });
+    let done = done.with(keyed("k")).await.expect("its events are recorded");
+    assert!(done.is_repeated());
+    assert_eq!(done.events().len(), 1);
+}
+
+/// Settled by its double, which was written elsewhere in the stream than this one would have been.
+#[tokio::test]
+async fn a_state_is_remembered_only_where_it_was_recorded() {
+    let store = Watched::intercepting(|before, append, store| {
+        Box::pin(async move {
+            if before == 1 {
+                let stream = || "account-a".parse().unwrap();
+                let first = Append::to(stream(), ExpectedVersion::Any, [deposited(100)]);
+                store.append(first).await?;
+                let mut double = Append::new();
+                for (stream, event) in append.events() {
+                    double = double.event(stream.clone(), event.clone());
+                }
+                store.append(double).await?;
+                return Err(StoreError::OutcomeUnknown { append: Box::new(append), source: None });
+            }
+            store.append(append).await
+        })
+    });
+    let accounts = Repository::<Account>::new(&store);
+    accounts.execute(&id("a"), Deposit(1)).await.unwrap();
+    accounts.execute(&id("a"), Deposit(10)).with(keyed("k")).await.unwrap();
+    let loaded = accounts.load(&id("a")).await.unwrap();
+    assert_eq!((loaded.balance, loaded.events, loaded.version()), (111, 3, Version::new(3)));
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+enum PartEvent {
+    Good {
+        n: u64,
+    },
+    Labelled {
+        #[event(tag)]
+        label: String,
+    },
+}
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "part")]
+struct Part {
+    n: u64,
+}
+impl Apply for Part {
+    type Event = PartEvent;
+    fn apply(&mut self, event: &PartEvent) {
+        if let PartEvent::Good { n } = event {
+            self.n += n;
+        }
+    }
+}
+struct Label(&'static str);
+impl Handle<Label> for Part {
+    type Error = std::convert::Infallible;
+    fn handle(&self, label: &Label, _: &Context<Self>) -> Result<Events<PartEvent>, Self::Error> {
+        Ok([PartEvent::Good { n: 1 }, PartEvent::Labelled { label: label.0.into() }].into())
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_failed_leaves_nothing_in_its_unit() {
+    let store = MemoryStore::new();
+    let bank = Executor::new(&store);
+    let done = bank.transact(|unit| async move {
+        // No tag contains a control character, and no stream has an empty id: both fail at their second event.
+        assert!(unit.execute::<Part, _>(id("p"), Label("\n")).await.is_err());
+        assert!(unit.decide(Anything::default(), &HalfBad).await.is_err());
+        unit.execute::<Part, _>(id("q"), Label("fine")).await
+    });
+    let done = done.await.unwrap();
+    let streams: Vec<&str> = done.events().iter().map(|event| event.stream.as_str()).collect();
+    assert_eq!(streams, ["part-q", "part-q"]);
+}
+
+/// Writes into a part's stream what a part can't read.
+#[derive(Clone, Debug)]
+struct Stranger;
+impl Apply for Stranger {
+    type Event = PartEvent;
+    fn apply(&mut self, _: &PartEvent) {}
+}
+impl DecisionModel for Stranger {
+    fn query(&self) -> Result<Query, InvalidInput> {
+        Ok(Query::new([QueryItem::tags([Tag::new("no:such")?])]))
+    }
+}
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+enum StrangeEvent {
+    Good { n: u64 },
+    Strange,
+}
+#[derive(Clone, Debug, Default, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "part")]
+struct StrangePart {}
+impl Apply for StrangePart {
+    type Event = StrangeEvent;
+    fn apply(&mut self, _: &StrangeEvent) {}
+}
+impl Decide<Need> for Stranger {
+    type Error = Nothing;
+    fn decide(&self, _: &Need, _: &CommandContext) -> Result<Writes, Nothing> {
+        let good = Writes::to::<StrangePart>(&id("p"), StrangeEvent::Good { n: 1 });
+        Ok(good.and::<StrangePart>(&id("p"), StrangeEvent::Strange))
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
+    let bank = Executor::new(&MemoryStore::new());
+    let done = bank.transact(|unit| async move {
+        unit.load::<Part>(&id("p")).await?;
+        unit.decide(Stranger, &Need).await?;
+        for _ in 0..2 {
+            assert!(unit.load::<Part>(&id("p")).await.is_err());
+        }
+        Ok::<_, CommandError<Nothing>>(())
+    });
+    done.await.unwrap();
+    let parts = Repository::<Part>::on(&bank);
+    assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+enum NoteEvent {
+    Noted(Option<f64>),
+}
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Aggregate)]
+#[aggregate(category = "note")]
+struct Note {}
+impl Apply for Note {
+    type Event = NoteEvent;
+    fn apply(&mut self, _: &NoteEvent) {}
+}
+impl Handle<Option<f64>> for Note {
+    type Error = std::convert::Infallible;
+    fn handle(&self, note: &Option<f64>, _: &Context<Self>) -> Result<Events<NoteEvent>, Self::Error> {
+        Ok(NoteEvent::Noted(*note).into())
+    }
+}
