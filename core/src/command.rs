@@ -94,6 +94,14 @@ impl<E> CommandError<E> {
         matches!(self, Self::Rejected(_))
     }
 
+    /// The domain's error, where the domain said no.
+    pub fn rejection(&self) -> Option<&E> {
+        match self {
+            Self::Rejected(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether other commands came first.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
@@ -150,7 +158,8 @@ impl<P: Plan> Execution<P> {
         Self { executor, plan, context: CommandContext::default(), mismatch: None }
     }
 
-    /// In this context: who sends it, what it belongs to, until when, under which idempotency key.
+    /// In this context: who sends it, what it belongs to, at what time it is decided, until when, under which
+    /// idempotency key.
     pub fn with(mut self, context: CommandContext) -> Self {
         self.context = context;
         self

@@ -62,7 +62,8 @@ from_static!(EventType);
 from_static!(ContentType);
 
 impl Tag {
-    /// The tag `key:value`, as `#[event(tag)]` writes it.
+    /// The tag `key:value`, as `#[event(tag)]` writes it: the field's name, and its value. Nothing knows which keys there
+    /// are, so a mistyped one finds nothing.
     ///
     /// # Errors
     /// [`InvalidInput`] when it has more than 255 bytes, or control characters.
@@ -144,12 +145,12 @@ macro_rules! uuid_type {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
+                fmt::Display::fmt(self.0.as_hyphenated(), f)
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
+                fmt::Display::fmt(self.0.as_hyphenated(), f)
             }
         }
         impl std::str::FromStr for $name {

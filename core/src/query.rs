@@ -76,7 +76,8 @@ impl Query {
         Self::new([QueryItem::types(types.into_iter().map(EventName::of::<A>))])
     }
 
-    /// Events that carry this tag, among those asked for so far: adds it to every item.
+    /// Events that carry this tag, among those asked for so far: adds it to every item. Of an empty query it makes one
+    /// for all events of the tag.
     #[must_use]
     pub fn tagged(mut self, tag: Tag) -> Self {
         if self.items.is_empty() {
@@ -212,6 +213,20 @@ impl Filter {
             return Err(InvalidInput::new("query", reason));
         }
         if self.query.items.is_empty() { Ok(()) } else { self.query.validate() }
+    }
+}
+
+/// All events of a tag.
+impl From<Tag> for Query {
+    fn from(tag: Tag) -> Self {
+        Self::default().tagged(tag)
+    }
+}
+
+/// All events of a tag.
+impl From<Tag> for Filter {
+    fn from(tag: Tag) -> Self {
+        Query::from(tag).into()
     }
 }
 

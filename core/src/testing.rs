@@ -1,6 +1,7 @@
 //! Given / when / then for aggregates and decision models: no store, no clock, no runtime.
 //!
-//! Events are encoded and decoded on the way, so that one that would not come back from the log fails its test too.
+//! Events are encoded and decoded on the way, so that one that would not come back from the log fails its test too. They
+//! and the domain's errors are compared and shown: derive `Debug` and `PartialEq` for both.
 //!
 //! ```should_panic
 //! # use indelible_core::{*, testing::given};
@@ -90,7 +91,7 @@ impl<A: Aggregate> Given<A> {
         self
     }
 
-    /// At this time; by default 1970-01-01T00:00:00Z.
+    /// At this time; by default 1970-01-01T00:00:00Z, before whatever the given events say.
     #[must_use]
     pub fn at(mut self, time: Timestamp) -> Self {
         self.context = self.context.with_time(time);

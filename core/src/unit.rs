@@ -11,8 +11,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     Aggregate, Append, CommandContext, CommandError, Condition, Context, Decide, Event, EventId, EventStoreExt,
-    ExpectedVersion, Handle, InvalidInput, LoadError, NewEvent, Position, ReadLog, RecordedEvent, SnapshotPolicy,
-    StoreError, StreamId, Token, Version,
+    ExpectedVersion, Handle, IntoId, InvalidInput, LoadError, NewEvent, Position, ReadLog, RecordedEvent,
+    SnapshotPolicy, StoreError, StreamId, Token, Version,
     decision::Write,
     encode::{PrepareError, payload},
     executor::Executor,
@@ -47,11 +47,11 @@ impl Unit {
     ///
     /// # Errors
     /// [`CommandError::Rejected`] with the domain's error, and whatever keeps the aggregate from being loaded.
-    pub async fn execute<A, C>(&self, id: A::Id, command: C) -> Result<(), CommandError<A::Error>>
+    pub async fn execute<A, C>(&self, id: impl IntoId<A::Id> + Send, command: C) -> Result<(), CommandError<A::Error>>
     where
         A: Handle<C>,
     {
-        self.execute_ref::<A, C>(&id, &command, A::SNAPSHOTS).await
+        self.execute_ref::<A, C>(&id.into_id(), &command, A::SNAPSHOTS).await
     }
 
     pub(crate) async fn execute_ref<A, C>(
@@ -81,8 +81,8 @@ impl Unit {
     ///
     /// # Errors
     /// Whatever keeps the aggregate from being loaded.
-    pub async fn load<A: Aggregate>(&self, id: &A::Id) -> Result<A, LoadError> {
-        let stream = A::stream(id)?;
+    pub async fn load<A: Aggregate>(&self, id: impl IntoId<A::Id> + Send) -> Result<A, LoadError> {
+        let stream = A::stream(&id.into_id())?;
         let mut guard = self.work().await?;
         let work = guard.get()?;
         Ok(work.entry::<A>(&stream, A::SNAPSHOTS).await?.loaded.state().clone())

@@ -36,22 +36,22 @@ async fn demo() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let store = RocksStore::open(directory.path())?;
     let garages = Repository::<Garage>::new(&store);
-    let [north, south, ada, bob, cleo] = ["north", "south", "ADA 1", "BOB 2", "CLEO 3"].map(str::to_owned);
+    let [north, south, ada, bob, cleo] = ["north", "south", "ADA 1", "BOB 2", "CLEO 3"];
 
-    garages.execute(&north, Enter(ada.clone())).with(at("08:00")?).await?;
-    garages.execute(&north, Enter(bob.clone())).with(at("08:15")?).await?;
-    let full = garages.execute(&north, Enter(cleo.clone())).with(at("08:30")?).await;
+    garages.execute(north, Enter(ada.into())).with(at("08:00")?).await?;
+    garages.execute(north, Enter(bob.into())).with(at("08:15")?).await?;
+    let full = garages.execute(north, Enter(cleo.into())).with(at("08:30")?).await;
     ensure!(matches!(full, Err(CommandError::Rejected(GarageError::Full))), "a third car came into a garage of two");
     println!("08:30  {cleo} has to wait, {north} is full");
-    garages.execute(&north, Leave(bob)).with(at("09:00")?).await?;
-    garages.execute(&north, Enter(cleo.clone())).with(at("09:05")?).await?;
+    garages.execute(north, Leave(bob.into())).with(at("09:00")?).await?;
+    garages.execute(north, Enter(cleo.into())).with(at("09:05")?).await?;
     println!("09:05  {cleo} is in");
-    garages.execute(&north, Leave(ada.clone())).with(at("09:30")?).await?;
-    garages.execute(&south, Enter(ada.clone())).with(at("10:00")?).await?;
-    garages.execute(&south, Leave(ada.clone())).with(at("10:20")?).await?;
+    garages.execute(north, Leave(ada.into())).with(at("09:30")?).await?;
+    garages.execute(south, Enter(ada.into())).with(at("10:00")?).await?;
+    garages.execute(south, Leave(ada.into())).with(at("10:20")?).await?;
 
     println!("\nThe visits of {ada}, whatever the garage:");
-    let visits = Query::types::<Garage>([GarageEvent::LEFT]).tagged(Tag::of("plate", &ada)?);
+    let visits = Query::types::<Garage>([GarageEvent::LEFT]).tagged(Tag::of("plate", ada)?);
     let mut events = store.log(ReadLog::matching(visits));
     let mut paid = Vec::new();
     while let Some(recorded) = events.try_next().await? {
