@@ -250,6 +250,20 @@ async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
     assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
 }
 
+#[tokio::test]
+async fn an_answer_that_comes_late_is_still_an_answer() {
+    let store = Watched::intercepting(|_, _, _| {
+        Box::pin(async move {
+            std::thread::sleep(Duration::from_millis(60));
+            Err(StoreError::Overloaded { what: "the queue".into() })
+        })
+    });
+    let soon = CommandContext::new().with_timeout(Duration::from_millis(30));
+    let error = Repository::<Account>::new(&store).execute(&id("a"), Deposit(1)).with(soon).await.unwrap_err();
+    assert!(matches!(error, CommandError::Store(StoreError::Overloaded { .. })), "{error}");
+    assert_eq!(store.appends.load(Relaxed), 1);
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 enum NoteEvent {
     Noted(Option<f64>),
