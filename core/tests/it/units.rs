@@ -250,6 +250,29 @@ async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
     assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deadline_holds_while_it_is_decided() {
+    let bank = Executor::new(&MemoryStore::new());
+    let never = bank.transact(|_| std::future::pending::<Result<(), CommandError<Insufficient>>>());
+    let soon = CommandContext::new().with_timeout(Duration::from_secs(1));
+    let answer = tokio::time::timeout(Duration::from_secs(60), never.with(soon)).await.expect("the deadline holds");
+    assert!(matches!(answer, Err(CommandError::DeadlineExceeded { attempts: 1 })), "{answer:?}");
+
+    // And while it waits for another attempt.
+    let store = Watched::intercepting(|_, append, _| {
+        let (stream, expected) = append.expected()[0].clone();
+        let failed = indelible_core::FailedCondition::Version { stream, expected, actual: Version::new(9) };
+        Box::pin(async move { Ok(AppendOutcome::Conflict(vec![failed])) })
+    });
+    let retry = RetryPolicy::default().with_attempts_max(u32::MAX).with_pause_max(Duration::from_secs(60));
+    let executor = Executor::with_options(&store, ExecutorOptions::default().with_retry(retry));
+    let soon = CommandContext::new().with_timeout(Duration::from_secs(5));
+    let start = tokio::time::Instant::now();
+    let error = Repository::<Account>::on(&executor).execute(&id("a"), Deposit(1)).with(soon).await.unwrap_err();
+    assert!(matches!(error, CommandError::DeadlineExceeded { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_millis(5_100), "{:?}", start.elapsed());
+}
+
 #[tokio::test]
 async fn an_answer_that_comes_late_is_still_an_answer() {
     let store = Watched::intercepting(|_, _, _| {
