@@ -287,6 +287,13 @@ async fn an_answer_that_comes_late_is_still_an_answer() {
     assert_eq!(store.appends.load(Relaxed), 1);
 }
 
+#[tokio::test]
+async fn the_longest_timeout_is_none() {
+    let context = CommandContext::new().with_timeout(Duration::MAX);
+    let accounts = Repository::<Account>::new(&MemoryStore::new());
+    assert!(accounts.execute(&id("a"), Deposit(1)).with(context).await.is_ok());
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 enum NoteEvent {
     Noted(Option<f64>),
