@@ -250,6 +250,24 @@ async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
     assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
 }
 
+#[tokio::test]
+async fn nothing_follows_a_close_in_its_own_unit() {
+    let store = MemoryStore::new();
+    let bank = Executor::new(&store);
+    let after = bank.transact(|unit| async move {
+        unit.execute::<Account, _>(id("a"), Close).await?;
+        unit.execute::<Account, _>(id("a"), Deposit(1)).await
+    });
+    assert!(after.await.is_err());
+    let decided = bank.transact(|unit| async move {
+        unit.execute::<Account, _>(id("half"), Close).await?;
+        Ok::<_, CommandError<Insufficient>>(())
+    });
+    assert!(decided.await.unwrap().events()[0].closes_stream);
+    let log = store.read_log(&ReadLog::all()).await.unwrap().events;
+    assert_eq!(log.len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deadline_holds_while_it_is_decided() {
     let bank = Executor::new(&MemoryStore::new());
