@@ -329,3 +329,13 @@ impl Handle<Option<f64>> for Note {
         Ok(NoteEvent::Noted(*note).into())
     }
 }
+
+#[tokio::test]
+async fn an_event_of_nothing_is_a_cloud_event_too() {
+    let store = MemoryStore::new();
+    let done = Repository::<Note>::new(&store).execute(&id("n"), None).await.unwrap();
+    assert_eq!(done.events()[0].data, "null");
+    let json = serde_json::to_string(&indelible_core::CloudEvent::new(&done.events()[0], store.id())).unwrap();
+    let back: indelible_core::CloudEvent = serde_json::from_str(&json).unwrap();
+    assert_eq!(back.into_recorded().unwrap(), done.events()[0]);
+}
