@@ -339,3 +339,9 @@ async fn an_event_of_nothing_is_a_cloud_event_too() {
     let back: indelible_core::CloudEvent = serde_json::from_str(&json).unwrap();
     assert_eq!(back.into_recorded().unwrap(), done.events()[0]);
 }
+
+#[test]
+#[should_panic(expected = "no control characters")]
+fn a_constant_holds_no_control_character_of_two_bytes() {
+    EventType::from_static("a\u{85}b");
+}
