@@ -331,6 +331,17 @@ impl Handle<Option<f64>> for Note {
 }
 
 #[tokio::test]
+async fn every_float_comes_back() {
+    let notes = Repository::<Note>::new(&MemoryStore::new());
+    for n in 1..2_000_u64 {
+        // Of all magnitudes, with all their digits.
+        let float = f64::from_bits(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) & 0x7FEF_FFFF_FFFF_FFFF);
+        let done = notes.execute(&id("n"), Some(float)).await.unwrap_or_else(|error| panic!("{float:e}: {error}"));
+        assert_eq!(done.events()[0].decode::<NoteEvent>().unwrap(), NoteEvent::Noted(Some(float)));
+    }
+}
+
+#[tokio::test]
 async fn an_event_of_nothing_is_a_cloud_event_too() {
     let store = MemoryStore::new();
     let done = Repository::<Note>::new(&store).execute(&id("n"), None).await.unwrap();
