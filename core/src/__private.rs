@@ -28,12 +28,17 @@ fn refused<E: Event>(event: &E, codec: &dyn Codec, cause: Cause) -> EncodeError 
     EncodeError {
         event_type: event.event_type().to_string(),
         content_type: codec.content_type().to_string(),
-        reason: cause.to_string(),
+        reason: "the codec cannot represent it".into(),
         source: Some(cause),
     }
 }
 
 /// What an upcaster on the JSON value may return.
+#[diagnostic::on_unimplemented(
+    message = "an upcaster on the JSON value does not return `{Self}`",
+    label = "not a `serde_json::Value`",
+    note = "write `fn(Value) -> Value`, or `fn(Value) -> Result<Value, E>`"
+)]
 pub trait Upcasted {
     /// The next version's value.
     fn upcasted(self) -> Result<Value, Cause>;
@@ -124,7 +129,7 @@ impl<'a> Data<'a> {
     }
 
     fn upcast_failed(&self, cause: Cause) -> DecodeError {
-        self.payload.error(format!("the upcaster from version {} failed: {cause}", self.version), Some(cause))
+        self.payload.error(format!("the upcaster from version {} failed", self.version), Some(cause))
     }
 }
 
@@ -141,5 +146,5 @@ pub fn unknown_type<E: Event>(payload: &Payload<'_>) -> DecodeError {
 }
 
 fn undecodable(payload: &Payload<'_>, cause: Cause) -> DecodeError {
-    payload.error(format!("the data does not decode: {cause}"), Some(cause))
+    payload.error("the data does not decode", Some(cause))
 }

@@ -1,8 +1,8 @@
 //! The conformance suite: the contract of [`EventStore`](crate::EventStore), clause by clause, as tests that any store
 //! can run.
 //!
-//! A store joins with a [`Harness`], which says how to open it, stop it and cut its power, and one line that makes a
-//! `#[test]` of every case there is:
+//! A store joins by a development dependency on this crate with the feature `conformance`, a [`Harness`], which says how
+//! to open the store, stop it and cut its power, and one line, which makes a `#[test]` of every case there is:
 //!
 //! ```
 //! use indelible_core::{AnyStore, Limits, Position, conformance::Harness, store::memory::MemoryStore};
@@ -59,7 +59,7 @@ mod subscribe;
 mod token;
 
 /// How long one case may take before it counts as failed.
-pub const CASE_TIME_MAX: Duration = Duration::from_secs(60);
+pub const CASE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A store under test, and what can happen to it. It starts empty, with the default [`Limits`].
 #[async_trait]

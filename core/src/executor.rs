@@ -228,7 +228,7 @@ impl Executor {
             remembered => {
                 let mut loaded = match remembered {
                     Some(loaded) => Arc::unwrap_or_clone(loaded),
-                    None => self.from_snapshot(stream, Version::MAX).await?,
+                    None => self.restore(stream, Version::MAX).await?,
                 };
                 loaded.catch_up(self.store(), stream, |_| true).await?;
                 Arc::new(loaded)
@@ -239,11 +239,7 @@ impl Executor {
     }
 
     /// The state in a snapshot no newer than `max`, or the one before the first event.
-    pub(crate) async fn from_snapshot<A: Aggregate>(
-        &self,
-        stream: &StreamId,
-        max: Version,
-    ) -> Result<Loaded<A>, LoadError> {
+    pub(crate) async fn restore<A: Aggregate>(&self, stream: &StreamId, max: Version) -> Result<Loaded<A>, LoadError> {
         let loaded = from_snapshot(self.store(), stream, max).await?;
         Ok(loaded.unwrap_or_else(|| Loaded::new(A::default())))
     }

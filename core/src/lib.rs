@@ -20,6 +20,8 @@ mod command;
 pub mod conformance;
 mod context;
 mod decision;
+#[cfg(feature = "derive")]
+mod derive;
 mod encode;
 mod error;
 mod event;
@@ -48,6 +50,8 @@ pub use codec::Codec;
 pub use command::{Both, CommandError, Decision, Done, Execution, One, Plan, Transaction};
 pub use context::{ACTOR, CommandContext};
 pub use decision::{Decide, DecisionModel, Writes};
+#[cfg(feature = "derive")]
+pub use derive::{Aggregate, AggregateId, Event};
 pub use error::{Cause, DecodeError, EncodeError, InvalidInput, StoreError};
 pub use event::{
     CausationId, CloudEvent, ContentType, CorrelationId, Event, EventId, EventName, EventShape, EventType,
@@ -66,6 +70,3 @@ pub use text::NAME_BYTES_MAX;
 pub use time::Timestamp;
 pub use token::{StoreId, Token};
 pub use unit::Unit;
-
-#[cfg(feature = "derive")]
-pub use indelible_derive::{Aggregate, AggregateId, Event};

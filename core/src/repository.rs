@@ -126,7 +126,7 @@ impl<A: Aggregate> Repository<A> {
             AsOf::Version(version) => version,
             AsOf::Position(_) | AsOf::Time(_) => Version::NONE,
         };
-        let mut loaded: Loaded<A> = self.executor.from_snapshot(&stream, newest_snapshot).await?;
+        let mut loaded: Loaded<A> = self.executor.restore(&stream, newest_snapshot).await?;
         loaded.catch_up(self.executor.store(), &stream, |event| moment.includes(event)).await?;
         Ok(loaded)
     }

@@ -26,6 +26,16 @@ impl Fingerprint {
         }
         Self(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()))
     }
+
+    /// A fingerprint that a store has kept.
+    pub const fn from_uuid(uuid: uuid::Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// The plain UUID, for stores to keep.
+    pub const fn as_uuid(self) -> uuid::Uuid {
+        self.0
+    }
 }
 
 /// The state of an aggregate at a version.

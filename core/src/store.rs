@@ -75,13 +75,13 @@ pub trait EventStore: Send + Sync + 'static {
     /// append; send that one again.
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError>;
 
-    /// A page of a stream. [`EventStoreExt::stream`] reads on page by page.
+    /// A page of a stream. [`EventStoreExt::stream`](crate::EventStoreExt::stream) reads on page by page.
     ///
     /// # Errors
     /// Those of the engine.
     async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError>;
 
-    /// A page of the log. [`EventStoreExt::log`] reads on page by page.
+    /// A page of the log. [`EventStoreExt::log`](crate::EventStoreExt::log) reads on page by page.
     ///
     /// # Errors
     /// Those of the engine, and [`Invalid`](StoreError::Invalid) for a filter that asks for nothing.

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
-use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, LitStr, Path, Result, Type, meta::ParseNestedMeta};
+use syn::{Attribute, Data, DeriveInput, Error, Fields, LitStr, Path, Result, Type, meta::ParseNestedMeta};
 
 use crate::{
     attr::{self, Codec, Keys, NOT_BINCODE, SKIPS},
@@ -15,10 +15,10 @@ const KEYS: Keys = Keys {
     known: &["category", "id", "snapshot", "crate"],
     repeated: &[],
     elsewhere: &[
-        ("every", "`snapshot(…)`"),
-        ("bytes", "`snapshot(…)`"),
-        ("version", "`snapshot(…)`"),
-        ("codec", "`snapshot(…)`"),
+        ("every", "in `snapshot(…)`"),
+        ("bytes", "in `snapshot(…)`"),
+        ("version", "in `snapshot(…)`"),
+        ("codec", "in `snapshot(…)`"),
     ],
 };
 const SNAPSHOT_KEYS: Keys = Keys {
@@ -53,8 +53,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         let write = format!("an aggregate has a category: `#[aggregate(category = \"{name}\")]`");
         return Err(Error::new(ident.span(), write));
     };
-    for field in fields(&input.data)? {
-        check(field, attrs.snapshot.codec.as_ref())?;
+    for attributes in attributes(&input.data)? {
+        check(attributes, attrs.snapshot.codec.as_ref())?;
     }
 
     let p = krate::private(attrs.krate.as_ref())?;
@@ -110,24 +110,32 @@ fn snapshot(meta: &ParseNestedMeta<'_>) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-fn fields(data: &Data) -> Result<Vec<&Field>> {
+/// The attributes of all fields and variants.
+fn attributes(data: &Data) -> Result<Vec<&[Attribute]>> {
+    let mut attributes: Vec<&[Attribute]> = Vec::new();
     match data {
-        Data::Struct(data) => Ok(data.fields.iter().collect()),
-        Data::Enum(data) => Ok(data.variants.iter().flat_map(|variant| &variant.fields).collect()),
+        Data::Struct(data) => attributes.extend(data.fields.iter().map(|field| &*field.attrs)),
+        Data::Enum(data) => {
+            for variant in &data.variants {
+                attributes.push(&variant.attrs);
+                attributes.extend(variant.fields.iter().map(|field| &*field.attrs));
+            }
+        }
         Data::Union(data) => {
-            Err(Error::new(data.union_token.span, "a union is no aggregate: write a struct or an enum"))
+            return Err(Error::new(data.union_token.span, "a union is no aggregate: write a struct or an enum"));
         }
     }
+    Ok(attributes)
 }
 
-/// Refuses fields that a snapshot would not bring back. Any aggregate may get one: by a repository's policy, or by hand.
-fn check(field: &Field, codec: Option<&Codec>) -> Result<()> {
-    attr::refuse_serde(&field.attrs, SKIPS, "the field would not come back from a snapshot; remove the attribute")?;
+/// Refuses what a snapshot would not bring back. Any aggregate may get one: by a repository's policy, or by hand.
+fn check(attributes: &[Attribute], codec: Option<&Codec>) -> Result<()> {
+    attr::refuse_serde(attributes, SKIPS, "it would not come back from a snapshot; remove the attribute")?;
     match codec {
         None | Some(Codec::Bincode(_)) => {
             let why = "bincode, the codec of snapshots, can't read it back; remove the attribute, \
                        or write `#[aggregate(snapshot(codec = json))]`";
-            attr::refuse_serde(&field.attrs, NOT_BINCODE, why)
+            attr::refuse_serde(attributes, NOT_BINCODE, why)
         }
         Some(_) => Ok(()),
     }

@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{
-    Attribute, Error, Ident, LitInt, LitStr, Meta, Path, Result, Token, ext::IdentExt, meta::ParseNestedMeta,
+    Attribute, Error, Expr, LitInt, LitStr, Meta, Result, Token, ext::IdentExt, meta::ParseNestedMeta,
     parse::ParseStream, punctuated::Punctuated, spanned::Spanned,
 };
 
@@ -25,10 +25,12 @@ impl Keys {
         let key = meta.path.get_ident().map(|ident| ident.unraw().to_string()).unwrap_or_default();
         if !self.known.contains(&key.as_str()) {
             if let Some((_, place)) = self.elsewhere.iter().find(|(other, _)| *other == key) {
-                return Err(meta.error(format!("`{key}` belongs on {place}, not on {}", self.place)));
+                return Err(meta.error(format!("`{key}` belongs {place}, not on {}", self.place)));
             }
             let known = self.known.join("`, `");
-            return Err(meta.error(format!("unknown key: `{}` on {} takes `{known}`", self.attribute, self.place)));
+            return Err(
+                meta.error(format!("unknown key `{key}`: `{}` on {} takes `{known}`", self.attribute, self.place))
+            );
         }
         if seen.contains(&key) && !self.repeated.contains(&key.as_str()) {
             return Err(meta.error(format!("`{key}` is given twice")));
@@ -101,28 +103,34 @@ pub(crate) fn category(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
     }
 }
 
+/// Where the user wrote something, for code that belongs to the macro: errors point there, and names are the macro's
+/// own even where the user's tokens come from a macro of theirs.
+pub(crate) fn at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}
+
 /// A codec, as `codec = …` names it.
 #[derive(Clone)]
 pub(crate) enum Codec {
     Json(Span),
     Bincode(Span),
-    Other(Path),
+    Other(Box<Expr>),
 }
 
 impl Codec {
     pub(crate) fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let path: Path = input.parse()?;
-        Ok(match path.get_ident().map(Ident::to_string).as_deref() {
-            Some("json") => Self::Json(path.span()),
-            Some("bincode") => Self::Bincode(path.span()),
-            _ => Self::Other(path),
+        let codec: Expr = input.parse()?;
+        Ok(match &codec {
+            Expr::Path(name) if name.path.is_ident("json") => Self::Json(codec.span()),
+            Expr::Path(name) if name.path.is_ident("bincode") => Self::Bincode(codec.span()),
+            _ => Self::Other(codec.into()),
         })
     }
 
     pub(crate) fn span(&self) -> Span {
         match self {
             Self::Json(span) | Self::Bincode(span) => *span,
-            Self::Other(path) => path.span(),
+            Self::Other(codec) => codec.span(),
         }
     }
 
@@ -131,7 +139,7 @@ impl Codec {
         match self {
             Self::Json(_) => quote!(&#private::Json),
             Self::Bincode(_) => quote!(&#private::Bincode),
-            Self::Other(path) => quote_spanned!(path.span()=> &#path),
+            Self::Other(codec) => quote_spanned!(at(codec.span())=> &#codec),
         }
     }
 }

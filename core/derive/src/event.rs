@@ -18,13 +18,13 @@ mod upcast;
 
 const fn keys(place: &'static str, known: &'static [&'static str]) -> Keys {
     const ELSEWHERE: &[(&str, &str)] = &[
-        ("name", "a variant"),
-        ("version", "a variant"),
-        ("upcast", "a variant"),
-        ("category", "a newtype variant"),
-        ("codec", "an enum or a variant"),
-        ("tag", "a field"),
-        ("crate", "the whole type"),
+        ("name", "on a variant"),
+        ("version", "on a variant"),
+        ("upcast", "on a variant"),
+        ("category", "on a newtype variant"),
+        ("codec", "on an enum or a variant"),
+        ("tag", "on a field"),
+        ("crate", "on the whole type"),
     ];
     Keys { attribute: "#[event(…)]", place, known, repeated: &["upcast"], elsewhere: ELSEWHERE }
 }
@@ -169,7 +169,9 @@ fn of_enum(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream> {
         return category::expand(input, variants, attrs.codec.as_ref(), &p);
     }
     let tagged = "the variant's name is stored beside the data; remove it, so that the enum has serde's default form";
-    attr::refuse_serde(&input.attrs, &["tag", "content", "untagged", "from", "try_from", "into", "remote"], tagged)?;
+    attr::refuse_serde(&input.attrs, &["tag", "content", "untagged"], tagged)?;
+    let through = "the data is the variant's own fields; remove it";
+    attr::refuse_serde(&input.attrs, &["from", "try_from", "into", "remote"], through)?;
     let mut kinds = Vec::with_capacity(variants.len());
     for (index, (variant, of_variant)) in variants.into_iter().enumerate() {
         attr::refuse_serde(&variant.attrs, SKIPS, "every variant is recorded; remove it")?;
@@ -271,11 +273,13 @@ fn bounds(generics: &Generics, kinds: &[Kind<'_>], p: &TokenStream) -> Result<Ge
     let mut generics = generics.clone();
     if generics.type_params().next().is_some() {
         let displayed = kinds.iter().flat_map(|kind| &kind.tags).map(Tag::displayed);
+        let old = kinds.iter().flat_map(|kind| kind.upcasts.types());
         let bounds = quote! {
             where
                 Self: ::core::clone::Clone + ::core::marker::Send + ::core::marker::Sync + 'static
                     + #p::Serialize + #p::DeserializeOwned,
                 #(#displayed: ::core::fmt::Display,)*
+                #(#old: #p::DeserializeOwned,)*
         };
         let bounds: syn::WhereClause = syn::parse2(bounds)?;
         generics.make_where_clause().predicates.extend(bounds.predicates);

@@ -40,5 +40,5 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
 
 fn not_newtype(input: &DeriveInput) -> Error {
     let ident = &input.ident;
-    Error::new(ident.span(), format!("an aggregate's id wraps one value: `struct {ident}(String);`"))
+    Error::new(ident.span(), format!("an aggregate's id wraps one value of a known type: `struct {ident}(String);`"))
 }

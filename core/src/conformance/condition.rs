@@ -1,5 +1,7 @@
 //! L2: expected versions and consistency conditions, alone and racing.
 
+use tokio::task;
+
 use super::{Harness, fixture::*};
 use crate::{
     AnyStore, Append, AppendOutcome, Condition, ExpectedVersion, FailedCondition, Position, Query, QueryItem, ReadLog,
@@ -194,7 +196,7 @@ pub(super) async fn l2_each_version_is_won_once(h: &mut dyn Harness) {
                         won.push(appended.events[0].version.get());
                     }
                     AppendOutcome::Conflict(failed) => match &failed[..] {
-                        [FailedCondition::Version { actual, .. }] if *actual > version => {}
+                        [FailedCondition::Version { actual, .. }] if *actual > version => task::yield_now().await,
                         other => panic!("lost version {version} for {other:?}"),
                     },
                 }
@@ -258,7 +260,7 @@ pub(super) async fn l2_thirty_seats_are_never_thirty_one(h: &mut dyn Harness) {
                 match store.append(append).await.unwrap() {
                     AppendOutcome::Appended(_) => return true,
                     AppendOutcome::Conflict(failed) => match &failed[..] {
-                        [FailedCondition::Query { index: 0, position }] if *position > upto => {}
+                        [FailedCondition::Query { index: 0, position }] if *position > upto => task::yield_now().await,
                         other => panic!("no seat for {other:?}"),
                     },
                 }
@@ -298,6 +300,7 @@ pub(super) async fn l2_seats_and_courses_are_kept_at_once(h: &mut dyn Harness) {
                 if let AppendOutcome::Appended(_) = store.append(append).await.unwrap() {
                     return;
                 }
+                task::yield_now().await;
             }
         }
     })

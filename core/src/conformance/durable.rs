@@ -115,7 +115,7 @@ impl Look {
 /// A power cut at the moment at which a reader first sees an event, its append not answered yet.
 pub(super) async fn l4_what_is_visible_survives_a_crash(h: &mut dyn Harness) {
     for (look, round) in Look::ALL.into_iter().flat_map(|look| [(look, 1), (look, 2)]) {
-        let store = h.store();
+        let (store, reader) = (h.store(), h.another().await);
         let (name, new) = (format!("seen-{look:?}-{round}"), event("Seen"));
         let (id, position) = (new.id, head(&store).await.plus(1));
         let writer = tokio::spawn({
@@ -123,7 +123,7 @@ pub(super) async fn l4_what_is_visible_survives_a_crash(h: &mut dyn Harness) {
             async move { store.append(append).await }
         });
         let visible = async {
-            while !look.sees(&store, &name, id, position).await {
+            while !look.sees(&reader, &name, id, position).await {
                 tokio::task::yield_now().await;
             }
         };

@@ -2,13 +2,13 @@
 
 use std::{panic, sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Barrier;
 
 use crate::{
-    AnyStore, Append, AppendOutcome, Appended, Category, ContentType, EventStoreExt, EventType, ExpectedVersion,
-    FailedCondition, InvalidInput, NewEvent, Position, QualifiedType, Query, QueryItem, ReadLog, ReadStream,
-    RecordedEvent, StoreError, StreamId, Tag, Version,
+    AnyStore, Append, AppendOutcome, Appended, Category, ContentType, EventStoreExt, EventStream, EventType,
+    ExpectedVersion, FailedCondition, InvalidInput, NewEvent, Position, QualifiedType, Query, QueryItem, ReadLog,
+    ReadStream, RecordedEvent, StoreError, StreamId, Tag, Version,
 };
 
 /// How long a case waits for what must happen by itself.
@@ -94,7 +94,20 @@ pub(super) async fn invalid(store: &AnyStore, append: Append) -> InvalidInput {
 
 /// The events that a read of the log gives, page by page.
 pub(super) async fn read(store: &AnyStore, read: ReadLog) -> Vec<RecordedEvent> {
-    store.log(read).try_collect().await.expect("the log can be read")
+    collect(store.log(read)).await
+}
+
+/// The events that a read of a stream gives, page by page.
+pub(super) async fn stream_of(store: &AnyStore, read: ReadStream) -> Vec<RecordedEvent> {
+    collect(store.stream(read)).await
+}
+
+/// Reads all that comes. No case writes so much that it may not end here.
+async fn collect(events: EventStream<'_>) -> Vec<RecordedEvent> {
+    const EVENTS_MAX: usize = 100_000;
+    let events: Vec<_> = events.take(EVENTS_MAX).try_collect().await.expect("the store can be read");
+    assert!(events.len() < EVENTS_MAX, "a read has no end");
+    events
 }
 
 /// The whole log.
@@ -104,7 +117,7 @@ pub(super) async fn log(store: &AnyStore) -> Vec<RecordedEvent> {
 
 /// A whole stream.
 pub(super) async fn read_stream(store: &AnyStore, name: &str) -> Vec<RecordedEvent> {
-    store.stream(ReadStream::new(stream(name))).try_collect().await.expect("the stream can be read")
+    stream_of(store, ReadStream::new(stream(name))).await
 }
 
 pub(super) async fn head(store: &AnyStore) -> Position {

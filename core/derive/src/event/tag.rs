@@ -1,14 +1,14 @@
 //! Tags from fields.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{format_ident, quote};
 use syn::{
-    Field, Fields, GenericArgument, Index, LitStr, Member, PathArguments, Result, Token, Type, ext::IdentExt,
+    Field, Fields, GenericArgument, Ident, Index, LitStr, Member, PathArguments, Result, Token, Type, ext::IdentExt,
     spanned::Spanned,
 };
 
 use super::FIELD;
-use crate::attr;
+use crate::attr::{self, at};
 
 /// The longest key: one byte at least is the value's, and one the colon.
 const KEY_BYTES_MAX: usize = 253;
@@ -66,7 +66,7 @@ pub(super) fn expand(pattern: &TokenStream, tags: &[Tag<'_>], p: &TokenStream) -
     }
     let members = tags.iter().map(|tag| &tag.member);
     let bindings: Vec<_> = (0..tags.len()).map(|i| format_ident!("field_{i}")).collect();
-    let pushes = tags.iter().zip(&bindings).map(|(tag, binding)| push(tag.ty, &tag.key, quote!(#binding), p));
+    let pushes = tags.iter().zip(&bindings).map(|(tag, binding)| push(tag.ty, &tag.key, binding.clone(), p));
     quote! {
         #pattern { #(#members: #bindings,)* .. } => {
             let mut tags = ::std::vec::Vec::new();
@@ -76,19 +76,27 @@ pub(super) fn expand(pattern: &TokenStream, tags: &[Tag<'_>], p: &TokenStream) -
     }
 }
 
-fn push(ty: &Type, key: &str, value: TokenStream, p: &TokenStream) -> TokenStream {
+fn push(ty: &Type, key: &str, mut value: Ident, p: &TokenStream) -> TokenStream {
     match values(ty) {
         Some(inner) => {
-            let push = push(inner, key, quote!(value), p);
-            quote!(for value in #value { #push })
+            let push = push(inner, key, format_ident!("value"), p);
+            quote!(for value in ::core::iter::IntoIterator::into_iter(#value) { #push })
         }
-        None => quote_spanned!(ty.span()=> tags.push(#p::Tag::of(#key, #value)?);),
+        None => {
+            value.set_span(at(ty.span()));
+            quote!(tags.push(#p::Tag::of(#key, #value)?);)
+        }
     }
 }
 
 /// The `T` of an `Option<T>` or a `Vec<T>`.
 fn values(ty: &Type) -> Option<&Type> {
-    let Type::Path(path) = ty else { return None };
+    let path = match ty {
+        Type::Path(path) => path,
+        // A type that a macro of the user's was given.
+        Type::Group(group) => return values(&group.elem),
+        _ => return None,
+    };
     let last = path.path.segments.last().filter(|last| last.ident == "Option" || last.ident == "Vec")?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
     match arguments.args.first() {

@@ -2,14 +2,14 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Error, ExprPath, Fields, Result, Type, meta::ParseNestedMeta, spanned::Spanned};
+use syn::{Error, Expr, Fields, Result, Type, meta::ParseNestedMeta, spanned::Spanned};
 
 use super::Kind;
-use crate::attr::{self, Keys};
+use crate::attr::{self, Keys, at};
 
 const KEYS: Keys = Keys {
     attribute: "upcast(…)",
-    place: "a variant",
+    place: "an event",
     known: &["from", "with", "typed"],
     repeated: &[],
     elsewhere: &[],
@@ -27,7 +27,7 @@ struct Upcast {
 
 enum Step {
     /// A function on the JSON value.
-    Json(ExprPath),
+    Json(Expr),
     /// The type of the old shape.
     Typed(Type),
 }
@@ -64,11 +64,22 @@ impl Upcasts {
         })
     }
 
+    /// The old types.
+    pub(super) fn types(&self) -> impl Iterator<Item = &Type> {
+        self.0.iter().filter_map(|upcast| match &upcast.step {
+            Step::Typed(ty) => Some(ty),
+            Step::Json(_) => None,
+        })
+    }
+
     /// Refuses all but one step for each version before today's, those on the JSON value first.
     pub(super) fn check(&mut self, today: u32, today_span: Span) -> Result<()> {
         if let Some(upcast) = self.0.iter().find(|upcast| upcast.from >= today) {
             let from = upcast.from;
-            let write = format!("version {from} is not an old one, today's is {today}: write `version = {}`", from + 1);
+            let write = format!(
+                "version {from} is not an old one, today's is {today}: write `version = {}`",
+                from.saturating_add(1)
+            );
             return Err(Error::new(upcast.span, write));
         }
         self.0.sort_by_key(|upcast| upcast.from);
@@ -101,9 +112,10 @@ pub(super) fn expand(kind: &Kind<'_>, p: &TokenStream) -> TokenStream {
     let (mut json, mut typed) = (Vec::new(), Vec::new());
     for upcast in &kind.upcasts.0 {
         match &upcast.step {
-            Step::Json(function) => json.push(quote_spanned! {function.span()=>
-                |value: #p::Value| #p::Upcasted::upcasted(#function(value))
-            }),
+            Step::Json(function) => {
+                let next = quote_spanned!(at(function.span())=> (#function)(value));
+                json.push(quote!(|value: #p::Value| #p::Upcasted::upcasted(#next)));
+            }
             Step::Typed(ty) => typed.push((upcast.from, ty)),
         }
     }
@@ -117,9 +129,10 @@ pub(super) fn expand(kind: &Kind<'_>, p: &TokenStream) -> TokenStream {
         let arms = (0..typed.len()).map(|i| {
             let ((from, ty), next) = (typed[i], &typed[i + 1..]);
             let chain = chain(kind, next.iter().map(|(_, ty)| *ty));
+            let read = quote_spanned!(at(ty.span())=> let event: #ty = data.read()?;);
             quote! {
                 #from => {
-                    let event: #ty = data.read()?;
+                    #read
                     #chain
                     ::core::result::Result::Ok(event)
                 }
@@ -135,7 +148,8 @@ pub(super) fn expand(kind: &Kind<'_>, p: &TokenStream) -> TokenStream {
 
 /// Statements that take `event` from an old type to the event of today.
 fn chain<'a>(kind: &Kind<'_>, next: impl Iterator<Item = &'a Type>) -> TokenStream {
-    let into = |ty: &dyn ToTokens, span| quote_spanned!(span=> let event: #ty = ::core::convert::Into::into(event););
+    let into =
+        |ty: &dyn ToTokens, span| quote_spanned!(at(span)=> let event: #ty = ::core::convert::Into::into(event););
     let steps = next.map(|ty| into(ty, ty.span()));
     let last = match (kind.index, kind.fields) {
         (Some(_), Fields::Unnamed(fields)) if fields.unnamed.len() == 1 => {

@@ -1,0 +1,11 @@
+//! The embedded store: that it keeps the contract, and what it keeps through kills, damage and failed writes.
+
+mod child;
+
+mod conformance;
+mod damage;
+mod failed_write;
+mod idle;
+mod kill;
+mod lock;
+mod sync;

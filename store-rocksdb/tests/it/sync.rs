@@ -1,0 +1,138 @@
+//! Syncs, counted from outside: SIGKILL cannot show that the disk was asked, the system calls of the process can.
+
+use std::{collections::HashSet, env, fs, io::Write, path::Path, process::Command, thread};
+
+use indelible_core::{Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent};
+use indelible_rocksdb::RocksStore;
+
+use crate::child::{Running, command, say};
+
+const APPENDS_ALONE: u64 = 50;
+const CALLERS: u64 = 256;
+const APPENDS_EACH: u64 = 20;
+
+async fn write_one(store: &RocksStore, stream: String) {
+    let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
+    let outcome = store.append(Append::to(stream.parse().unwrap(), ExpectedVersion::Any, [event])).await;
+    assert!(matches!(outcome, Ok(AppendOutcome::Appended(_))), "{outcome:?}");
+}
+
+/// The child of one caller.
+pub(crate) async fn write_alone(store: RocksStore) {
+    say("ready");
+    for n in 0..APPENDS_ALONE {
+        write_one(&store, format!("alone-{n}")).await;
+        say("acknowledged");
+    }
+    say("end");
+}
+
+/// The child of many callers.
+pub(crate) async fn write_many(store: RocksStore) {
+    say("ready");
+    let callers = (0..CALLERS).map(|caller| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..APPENDS_EACH {
+                write_one(&store, format!("many-{caller}")).await;
+            }
+        })
+    });
+    for caller in futures::future::join_all(callers).await {
+        caller.unwrap();
+    }
+    say("end");
+}
+
+#[test]
+fn a_lone_callers_every_acknowledgement_is_behind_a_sync_of_its_own() {
+    let Some(trace) = trace("lone") else { return };
+    println!("1 caller: {trace:?}");
+    assert_eq!(trace.acknowledged, APPENDS_ALONE);
+    assert_eq!(trace.unsynced, 0, "acknowledged without a sync since the one before");
+    assert!(trace.syncs >= APPENDS_ALONE);
+}
+
+/// The same count finds acknowledgements without syncs where there are some.
+#[test]
+fn the_count_tells_a_buffered_store_from_a_synced_one() {
+    let Some(trace) = trace("lone, buffered") else { return };
+    println!("1 caller, buffered: {trace:?}");
+    assert_eq!((trace.acknowledged, trace.unsynced), (APPENDS_ALONE, APPENDS_ALONE));
+}
+
+#[test]
+fn many_callers_share_syncs() {
+    let Some(trace) = trace("many") else { return };
+    let appends = CALLERS * APPENDS_EACH;
+    println!("{CALLERS} callers: {appends} appends, {} syncs, {} appends a sync", trace.syncs, appends / trace.syncs);
+    assert!(trace.syncs * 8 <= appends, "{appends} appends took {} syncs", trace.syncs);
+}
+
+/// What happened between a child's `ready` and its `end`.
+#[derive(Debug, Default)]
+struct Trace {
+    syncs: u64,
+    acknowledged: u64,
+    /// Acknowledgements that no sync came before since the one before.
+    unsynced: u64,
+}
+
+/// Runs a child under strace. `None` where that is missing or may not look, which is said.
+fn trace(job: &str) -> Option<Trace> {
+    if !Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        skip("strace is missing, or may not trace here");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let calls = dir.path().join("calls");
+    let strace =
+        ["strace", "-f", "-y", "-qq", "-s", "64", "-e", "trace=fsync,fdatasync,write", "-o", calls.to_str().unwrap()];
+    let child = Running::start(command(job, &dir.path().join("store"), &strace));
+    assert!(child.succeeds(), "the child of {job}");
+    Some(parse(&calls))
+}
+
+/// Says that this test can't run here; the gate counts what is said in its file.
+fn skip(reason: &str) {
+    let name = thread::current().name().unwrap_or("sync").to_owned();
+    println!("SKIP: {name}: {reason}");
+    if let Some(skips) = env::var_os("INDELIBLE_SKIPS") {
+        let mut skips = fs::File::options().create(true).append(true).open(skips).unwrap();
+        writeln!(skips, "{name}").unwrap();
+    }
+}
+
+fn parse(calls: &Path) -> Trace {
+    let mut trace = Trace::default();
+    let mut is_ready = false;
+    let mut is_synced = false;
+    // Threads whose sync of the write-ahead log has not returned yet.
+    let mut syncing: HashSet<&str> = HashSet::new();
+    let text = fs::read_to_string(calls).unwrap();
+    for line in text.lines() {
+        let (thread, call) = line.split_once(' ').unwrap_or_default();
+        let call = call.trim_start();
+        let says = |what: &str| call.starts_with("write(1<") && call.contains(&format!(">{what}\\n"));
+        let begins_sync = (call.starts_with("fdatasync(") || call.starts_with("fsync(")) && call.contains(".log>");
+        let resumes_sync = call.starts_with("<... fdatasync resumed>") || call.starts_with("<... fsync resumed>");
+        let returned = call.ends_with("= 0");
+        if begins_sync && !returned {
+            syncing.insert(thread);
+        }
+        if returned && (begins_sync || (resumes_sync && syncing.remove(thread))) {
+            is_synced = true;
+            trace.syncs += u64::from(is_ready);
+        }
+        if says("ready") {
+            (is_ready, is_synced) = (true, false);
+        } else if says("acknowledged") {
+            trace.acknowledged += 1;
+            trace.unsynced += u64::from(!is_synced);
+            is_synced = false;
+        } else if says("end") {
+            break;
+        }
+    }
+    trace
+}
