@@ -6,7 +6,7 @@
 use std::future::IntoFuture;
 
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     AppendOutcome, CommandContext, DecodeError, EncodeError, EventId, FailedCondition, InvalidInput, LoadError,
@@ -200,15 +200,19 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
     // Whether the last attempt rested on states that are not the newest.
     let mut stale = false;
     for attempts in 1..=executor.retry().attempts_max.max(1) {
-        if attempts > 2 {
-            executor.retry().pause(attempts - 2).await;
-        }
-        let _turn = executor.turn(&failed).await;
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let ready = async {
+            if attempts > 2 {
+                executor.retry().pause(attempts - 2).await;
+            }
+            executor.turn(&failed).await
+        };
+        let Some(_turn) = until(deadline, ready).await else {
             return Err(CommandError::DeadlineExceeded { attempts: attempts - 1 });
-        }
+        };
         let unit = Unit::new(Work::new(executor.clone(), context.clone(), first_id, stale));
-        let decided = plan.decide(&unit).await;
+        let Some(decided) = until(deadline, plan.decide(&unit)).await else {
+            return Err(CommandError::DeadlineExceeded { attempts });
+        };
         let mut work = unit.finish().await?;
         let append = match decided {
             Ok(()) => work.append(),
@@ -255,6 +259,15 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
         }
     }
     Err(CommandError::Conflict { failed, attempts: executor.retry().attempts_max.max(1) })
+}
+
+/// Does what comes before an append, unless the deadline passes first.
+async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) if Instant::now() >= deadline => None,
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 /// What a command of the same idempotency key did before.

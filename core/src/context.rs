@@ -115,10 +115,11 @@ impl CommandContext {
         self
     }
 
-    /// Not longer than this, from now.
+    /// Not longer than this, from now. Longer than the clock goes is no deadline.
     #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        self.with_deadline(Instant::now() + timeout)
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(timeout);
+        self
     }
 
     /// As of this time, which handlers see as now. The log's own time is another: see

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     Aggregate, Category, DecodeError, EncodeError, InvalidInput, Position, StreamId, Timestamp, Version,
     codec::Codec,
-    text::{Text, check_name, check_text, name_type},
+    text::{Text, check_name, check_text, is_control, name_type},
 };
 
 mod cloudevents;
@@ -44,13 +44,13 @@ macro_rules! from_static {
             /// A name that is known when the program is compiled.
             ///
             /// # Panics
-            /// At compile time in a constant, where it is empty, too long, or contains an ASCII control character.
+            /// At compile time in a constant, where it is empty, too long, or contains a control character.
             pub const fn from_static(text: &'static str) -> Self {
                 let bytes = text.as_bytes();
                 assert!(!bytes.is_empty() && bytes.len() <= 255, "a name has 1 to 255 bytes");
                 let mut i = 0;
                 while i < bytes.len() {
-                    assert!(bytes[i] >= 0x20 && bytes[i] != 0x7f, "a name contains no control characters");
+                    assert!(!is_control(bytes, i), "a name contains no control characters");
                     i += 1;
                 }
                 Self(Text::Static(text))

@@ -274,6 +274,7 @@ impl Executor {
             let answer = match deadline {
                 None => self.store().append(append).await,
                 Some(deadline) => timeout_at(deadline, self.store().append(append)).await.unwrap_or_else(|_| {
+                    unknown = true;
                     let what = "the deadline passed before the answer came".into();
                     Err(StoreError::Unavailable { what, source: None })
                 }),
@@ -283,7 +284,7 @@ impl Executor {
                 // Unknown, or still unknown: what cannot be reached can't tell.
                 (Err(StoreError::OutcomeUnknown { append, .. }), _) if failures < SETTLE_MAX && !late => *append,
                 (Err(error), Some(sent)) if unknown && error.is_retryable() && failures < SETTLE_MAX && !late => *sent,
-                (Err(error), Some(append)) if late || (unknown && !tells_outcome(&error)) => {
+                (Err(error), Some(append)) if unknown && !tells_outcome(&error) => {
                     return Err(StoreError::OutcomeUnknown { append, source: Some(Box::new(error)) });
                 }
                 // Repeated by this very call: it is the first answer all the same.

@@ -171,8 +171,11 @@ impl Work {
         let events = entry.loaded.state().handle(command, &context).map_err(CommandError::Rejected)?;
         let closes = events.closes();
         // All or nothing: the closure of a transaction may go on after an error.
-        let encode = |event| Ok((self.executor.encoder().encode(&stream, &event, &self.context)?, event));
-        let encoded: Vec<_> = events.into_iter().map(encode).collect::<Result<_, PrepareError>>()?;
+        let encode = |event| {
+            self.check_open(&stream)?;
+            Ok((self.executor.encoder().encode(&stream, &event, &self.context)?, event))
+        };
+        let encoded: Vec<_> = events.into_iter().map(encode).collect::<Result<_, CommandError<A::Error>>>()?;
         if closes {
             self.closes.push(stream.clone());
         }
@@ -207,6 +210,7 @@ impl Work {
         let writes = model.decide(command, &self.context).map_err(CommandError::Rejected)?;
         let encode = |write: &Write| {
             let stream = write.stream.clone()?;
+            self.check_open(&stream)?;
             let new = write.event.encode(&stream, self.executor.encoder(), &self.context)?;
             Ok((stream, new))
         };
@@ -215,6 +219,13 @@ impl Work {
             self.push(stream, new);
         }
         Ok(())
+    }
+
+    fn check_open(&self, stream: &StreamId) -> Result<(), InvalidInput> {
+        match self.closes.contains(stream) {
+            true => Err(InvalidInput::new("unit", format!("{stream} was closed by an earlier command of it"))),
+            false => Ok(()),
+        }
     }
 
     fn push(&mut self, stream: StreamId, mut new: NewEvent) {

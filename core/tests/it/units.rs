@@ -250,6 +250,68 @@ async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
     assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
 }
 
+#[tokio::test]
+async fn nothing_follows_a_close_in_its_own_unit() {
+    let store = MemoryStore::new();
+    let bank = Executor::new(&store);
+    let after = bank.transact(|unit| async move {
+        unit.execute::<Account, _>(id("a"), Close).await?;
+        unit.execute::<Account, _>(id("a"), Deposit(1)).await
+    });
+    assert!(after.await.is_err());
+    let decided = bank.transact(|unit| async move {
+        unit.execute::<Account, _>(id("half"), Close).await?;
+        Ok::<_, CommandError<Insufficient>>(())
+    });
+    assert!(decided.await.unwrap().events()[0].closes_stream);
+    let log = store.read_log(&ReadLog::all()).await.unwrap().events;
+    assert_eq!(log.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_holds_while_it_is_decided() {
+    let bank = Executor::new(&MemoryStore::new());
+    let never = bank.transact(|_| std::future::pending::<Result<(), CommandError<Insufficient>>>());
+    let soon = CommandContext::new().with_timeout(Duration::from_secs(1));
+    let answer = tokio::time::timeout(Duration::from_secs(60), never.with(soon)).await.expect("the deadline holds");
+    assert!(matches!(answer, Err(CommandError::DeadlineExceeded { attempts: 1 })), "{answer:?}");
+
+    // And while it waits for another attempt.
+    let store = Watched::intercepting(|_, append, _| {
+        let (stream, expected) = append.expected()[0].clone();
+        let failed = indelible_core::FailedCondition::Version { stream, expected, actual: Version::new(9) };
+        Box::pin(async move { Ok(AppendOutcome::Conflict(vec![failed])) })
+    });
+    let retry = RetryPolicy::default().with_attempts_max(u32::MAX).with_pause_max(Duration::from_secs(60));
+    let executor = Executor::with_options(&store, ExecutorOptions::default().with_retry(retry));
+    let soon = CommandContext::new().with_timeout(Duration::from_secs(5));
+    let start = tokio::time::Instant::now();
+    let error = Repository::<Account>::on(&executor).execute(&id("a"), Deposit(1)).with(soon).await.unwrap_err();
+    assert!(matches!(error, CommandError::DeadlineExceeded { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_millis(5_100), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_late_is_still_an_answer() {
+    let store = Watched::intercepting(|_, _, _| {
+        Box::pin(async move {
+            std::thread::sleep(Duration::from_millis(60));
+            Err(StoreError::Overloaded { what: "the queue".into() })
+        })
+    });
+    let soon = CommandContext::new().with_timeout(Duration::from_millis(30));
+    let error = Repository::<Account>::new(&store).execute(&id("a"), Deposit(1)).with(soon).await.unwrap_err();
+    assert!(matches!(error, CommandError::Store(StoreError::Overloaded { .. })), "{error}");
+    assert_eq!(store.appends.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_longest_timeout_is_none() {
+    let context = CommandContext::new().with_timeout(Duration::MAX);
+    let accounts = Repository::<Account>::new(&MemoryStore::new());
+    assert!(accounts.execute(&id("a"), Deposit(1)).with(context).await.is_ok());
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 enum NoteEvent {
     Noted(Option<f64>),
@@ -266,4 +328,31 @@ impl Handle<Option<f64>> for Note {
     fn handle(&self, note: &Option<f64>, _: &Context<Self>) -> Result<Events<NoteEvent>, Self::Error> {
         Ok(NoteEvent::Noted(*note).into())
     }
+}
+
+#[tokio::test]
+async fn every_float_comes_back() {
+    let notes = Repository::<Note>::new(&MemoryStore::new());
+    for n in 1..2_000_u64 {
+        // Of all magnitudes, with all their digits.
+        let float = f64::from_bits(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) & 0x7FEF_FFFF_FFFF_FFFF);
+        let done = notes.execute(&id("n"), Some(float)).await.unwrap_or_else(|error| panic!("{float:e}: {error}"));
+        assert_eq!(done.events()[0].decode::<NoteEvent>().unwrap(), NoteEvent::Noted(Some(float)));
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_nothing_is_a_cloud_event_too() {
+    let store = MemoryStore::new();
+    let done = Repository::<Note>::new(&store).execute(&id("n"), None).await.unwrap();
+    assert_eq!(done.events()[0].data, "null");
+    let json = serde_json::to_string(&indelible_core::CloudEvent::new(&done.events()[0], store.id())).unwrap();
+    let back: indelible_core::CloudEvent = serde_json::from_str(&json).unwrap();
+    assert_eq!(back.into_recorded().unwrap(), done.events()[0]);
+}
+
+#[test]
+#[should_panic(expected = "no control characters")]
+fn a_constant_holds_no_control_character_of_two_bytes() {
+    EventType::from_static("a\u{85}b");
 }
