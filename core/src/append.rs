@@ -16,12 +16,9 @@ pub const QUERY_ITEMS_MAX: usize = 100;
 
 /// The limits that a store can be opened with; all others are constants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
-    /// The largest event in bytes (data, names, tags and metadata): 1 MiB, at most 16 MiB.
-    pub event_bytes_max: usize,
-    /// The largest append in bytes: 32 MiB, at most 64 MiB.
-    pub append_bytes_max: usize,
+    event_bytes_max: usize,
+    append_bytes_max: usize,
 }
 
 impl Limits {
@@ -36,6 +33,16 @@ impl Limits {
             return Err(InvalidInput::new("limits", "an event has at most 16 MiB, an append at most 64 MiB"));
         }
         Ok(Self { event_bytes_max, append_bytes_max })
+    }
+
+    /// The largest event in bytes (data, names, tags and metadata): 1 MiB, at most 16 MiB.
+    pub const fn event_bytes_max(&self) -> usize {
+        self.event_bytes_max
+    }
+
+    /// The largest append in bytes: 32 MiB, at most 64 MiB.
+    pub const fn append_bytes_max(&self) -> usize {
+        self.append_bytes_max
     }
 }
 
@@ -228,6 +235,12 @@ impl Append {
             if event.tags.len() > TAGS_MAX {
                 let count = event.tags.len();
                 return refuse("event", format!("for {stream} has {count} tags, at most {TAGS_MAX} are allowed"));
+            }
+            if event.schema_version == 0 {
+                return refuse("event", format!("for {stream} has schema version 0, the first is 1"));
+            }
+            if let Some(tag) = event.tags.iter().enumerate().find(|(n, tag)| event.tags[..*n].contains(tag)) {
+                return refuse("event", format!("for {stream} has the tag {:?} twice", tag.1));
             }
             if event.id == EventId::NIL {
                 return refuse("event", format!("for {stream} has the nil id"));

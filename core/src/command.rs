@@ -50,7 +50,7 @@ impl Done {
         self.events.is_empty()
     }
 
-    /// How often it was decided; 0 for a repeated one.
+    /// How often it was decided; 0 where its events were found before it was.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -199,7 +199,8 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
     let mut failed: Vec<FailedCondition> = Vec::new();
     // Whether the last attempt rested on states that are not the newest.
     let mut stale = false;
-    for attempts in 1..=executor.retry().attempts_max.max(1) {
+    let attempts_max = executor.retry().attempts_max.max(1);
+    for attempts in 1..=attempts_max {
         let ready = async {
             if attempts > 2 {
                 executor.retry().pause(attempts - 2).await;
@@ -209,7 +210,9 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
         let Some(_turn) = until(deadline, ready).await else {
             return Err(CommandError::DeadlineExceeded { attempts: attempts - 1 });
         };
-        let unit = Unit::new(Work::new(executor.clone(), context.clone(), first_id, stale));
+        // The last attempt is not given away to what is only remembered.
+        let refresh = stale || attempts == attempts_max;
+        let unit = Unit::new(Work::new(executor.clone(), context.clone(), first_id, refresh));
         let Some(decided) = until(deadline, plan.decide(&unit)).await else {
             return Err(CommandError::DeadlineExceeded { attempts });
         };
@@ -258,7 +261,7 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
             Err(error) => return Err(error.into()),
         }
     }
-    Err(CommandError::Conflict { failed, attempts: executor.retry().attempts_max.max(1) })
+    Err(CommandError::Conflict { failed, attempts: attempts_max })
 }
 
 /// Does what comes before an append, unless the deadline passes first.

@@ -336,10 +336,13 @@ impl NewEvent {
 
     /// The bytes that count for the limits: data, names, tags and metadata.
     pub fn size(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| tag.as_str().len()).sum();
-        let names = self.event_type.as_str().len() + self.content_type.as_str().len();
-        self.data.len() + names + tags + self.metadata.size()
+        size(&self.event_type, &self.content_type, &self.data, &self.tags, &self.metadata)
     }
+}
+
+fn size(event_type: &EventType, content_type: &ContentType, data: &Bytes, tags: &[Tag], metadata: &Metadata) -> usize {
+    let tags: usize = tags.iter().map(|tag| tag.as_str().len()).sum();
+    data.len() + event_type.as_str().len() + content_type.as_str().len() + tags + metadata.size()
 }
 
 /// An event in the log.
@@ -404,6 +407,12 @@ impl RecordedEvent {
             closes_stream: false,
             ends_append: true,
         }
+    }
+
+    /// About the bytes that it takes: data, names, tags and metadata.
+    pub fn size(&self) -> usize {
+        let stream = self.stream.as_str().len();
+        stream + size(&self.event_type, &self.content_type, &self.data, &self.tags, &self.metadata)
     }
 
     /// Its type in its category.

@@ -9,7 +9,7 @@ use crate::{EventStore, Filter, Position, RecordedEvent, StoreError, StreamId, V
 
 /// The most events in one page.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
-/// About the most bytes of event data in one page; a page has at least one event all the same.
+/// About the most bytes of events in one page; a page has at least one event all the same.
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Which way to read.

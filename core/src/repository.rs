@@ -136,7 +136,8 @@ impl<A: Aggregate> Repository<A> {
     /// What happened to an aggregate, from the first event on, read as it is asked for.
     ///
     /// # Errors
-    /// [`InvalidInput`] for an id that makes no stream name.
+    /// [`InvalidInput`] for an id that makes no stream name. The stream ends with its first error, which is as of
+    /// [`load`](Self::load).
     pub fn history(&self, id: impl IntoId<A::Id>) -> Result<HistoryStream<'_, A::Event>, InvalidInput> {
         let events = self.executor.store().stream(ReadStream::new(A::stream(&id.into_id())?));
         let decode = |event: RecordedEvent| {

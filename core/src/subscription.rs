@@ -82,7 +82,7 @@ impl<S: EventStore> Subscription<S> {
     ///
     /// # Errors
     /// [`StoreError::Diverged`] when the token to start from is not of this log, [`StoreError::Invalid`] for a filter
-    /// that asks for nothing.
+    /// with an item that names nothing.
     pub async fn new(store: S, filter: impl Into<Filter>, from: StartFrom) -> Result<Self, StoreError> {
         Self::shared(Arc::new(store), filter, from).await
     }

@@ -106,6 +106,7 @@ impl<A: Aggregate> Given<A> {
     }
 
     /// Handles a command.
+    #[must_use = "say what is expected: `.then(…)`, `.then_rejected(…)`"]
     pub fn when<C>(self, command: C) -> Then<A, A::Error>
     where
         A: Handle<C>,
@@ -220,6 +221,7 @@ impl GivenLog {
     ///
     /// # Panics
     /// When an event or the query is invalid, or an event that the query finds doesn't decode.
+    #[must_use = "say what is expected: `.then(…)`, `.then_rejected(…)`"]
     #[track_caller]
     pub fn when<M, C>(self, mut model: M, command: C) -> ThenWrites<M::Error>
     where

@@ -70,7 +70,14 @@ impl Unit {
     ///
     /// # Errors
     /// [`CommandError::Rejected`] with the domain's error, and whatever keeps the model's events from being read.
-    pub async fn decide<M, C>(&self, model: M, command: &C) -> Result<(), CommandError<M::Error>>
+    pub async fn decide<M, C>(&self, model: M, command: C) -> Result<(), CommandError<M::Error>>
+    where
+        M: Decide<C>,
+    {
+        self.decide_ref(model, &command).await
+    }
+
+    pub(crate) async fn decide_ref<M, C>(&self, model: M, command: &C) -> Result<(), CommandError<M::Error>>
     where
         M: Decide<C>,
     {

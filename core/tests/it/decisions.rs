@@ -146,9 +146,9 @@ async fn thirty_seats_and_five_courses_hold_under_a_race() {
 async fn a_model_sees_what_its_transaction_wrote() {
     let executor = Executor::new(&MemoryStore::new());
     let done = executor.transact(|unit| async move {
-        unit.decide(Enrolment::of("", "c"), &Plan { seats: 1 }).await?;
-        unit.decide(Enrolment::of("ada", "c"), &Enrol).await?;
-        match unit.decide(Enrolment::of("bob", "c"), &Enrol).await {
+        unit.decide(Enrolment::of("", "c"), Plan { seats: 1 }).await?;
+        unit.decide(Enrolment::of("ada", "c"), Enrol).await?;
+        match unit.decide(Enrolment::of("bob", "c"), Enrol).await {
             Err(CommandError::Rejected(Refused::Full)) => Ok(()),
             other => panic!("{other:?}"),
         }

@@ -9,7 +9,7 @@ use indelible_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{Account, AccountEvent, Close, Deposit, Insufficient, Watched, Withdraw, id};
+use crate::bank::{Account, AccountEvent, Close, Deposit, Insufficient, Watched, Withdraw};
 
 fn keyed(key: &str) -> CommandContext {
     CommandContext::new().with_idempotency_key(key).unwrap()
@@ -48,8 +48,8 @@ struct HalfBad;
 impl Decide<HalfBad> for Anything {
     type Error = Nothing;
     fn decide(&self, _: &HalfBad, _: &CommandContext) -> Result<Writes, Nothing> {
-        let deposit = |name| Writes::to::<Account>(&id(name), AccountEvent::Deposited { cents: 1 });
-        Ok(deposit("half").and::<Account>(&id(""), AccountEvent::Deposited { cents: 1 }))
+        let deposit = |name| Writes::to::<Account>(name, AccountEvent::Deposited { cents: 1 });
+        Ok(deposit("half").and::<Account>("", AccountEvent::Deposited { cents: 1 }))
     }
 }
 
@@ -62,10 +62,10 @@ async fn a_rejection_that_a_transaction_rests_on_is_checked_too() {
         move |unit| {
             let accounts = accounts.clone();
             async move {
-                let refused = unit.decide(Anything::default(), &Need).await.is_err();
+                let refused = unit.decide(Anything::default(), Need).await.is_err();
                 // Somebody deposits after the model has looked.
-                accounts.execute(&id("b"), Deposit(1)).with(keyed("once")).await.unwrap();
-                if refused { unit.execute::<Account, _>(id("nothing-yet"), Deposit(7)).await } else { Ok(()) }
+                accounts.execute("b", Deposit(1)).with(keyed("once")).await.unwrap();
+                if refused { unit.execute::<Account, _>("nothing-yet", Deposit(7)).await } else { Ok(()) }
             }
         }
     });
@@ -77,19 +77,19 @@ async fn a_rejection_that_a_transaction_rests_on_is_checked_too() {
 async fn a_rejection_rests_on_one_moment() {
     let store = MemoryStore::new();
     let accounts = Repository::<Account>::new(&store);
-    accounts.execute(&id("a"), Deposit(100)).await.unwrap();
+    accounts.execute("a", Deposit(100)).await.unwrap();
     // Together there are always 100. The transaction reads a, then all moves from b to a, then it reads b.
-    accounts.execute(&id("a"), Withdraw(50)).and(accounts.execute(&id("b"), Deposit(50))).await.unwrap();
+    accounts.execute("a", Withdraw(50)).and(accounts.execute("b", Deposit(50))).await.unwrap();
     let fresh = Executor::new(&store);
     let audit = fresh.transact({
         let accounts = accounts.clone();
         move |unit| {
             let accounts = accounts.clone();
             async move {
-                let a = unit.load::<Account>(&id("a")).await?.balance;
-                let back = accounts.execute(&id("b"), Withdraw(50)).and(accounts.execute(&id("a"), Deposit(50)));
+                let a = unit.load::<Account>("a").await?.balance;
+                let back = accounts.execute("b", Withdraw(50)).and(accounts.execute("a", Deposit(50)));
                 back.with(keyed("back")).await.unwrap();
-                let sum = a + unit.load::<Account>(&id("b")).await?.balance;
+                let sum = a + unit.load::<Account>("b").await?.balance;
                 if sum == 100 { Ok(()) } else { Err(CommandError::Rejected(Insufficient(sum))) }
             }
         }
@@ -102,9 +102,9 @@ async fn a_rejection_rests_on_one_moment() {
     let audit = fresh.transact(move |unit| {
         let accounts = accounts.clone();
         async move {
-            let nothing = unit.decide(Anything::default(), &Need).await.is_err();
-            accounts.execute(&id("a"), Deposit(1)).with(keyed("once")).await.unwrap();
-            let a = unit.load::<Account>(&id("a")).await?.balance;
+            let nothing = unit.decide(Anything::default(), Need).await.is_err();
+            accounts.execute("a", Deposit(1)).with(keyed("once")).await.unwrap();
+            let a = unit.load::<Account>("a").await?.balance;
             if nothing == (a == 0) { Ok(()) } else { Err(CommandError::Rejected(Insufficient(a))) }
         }
     });
@@ -115,14 +115,14 @@ async fn a_rejection_rests_on_one_moment() {
 async fn a_keyed_command_that_met_its_double_is_not_rejected() {
     let store = MemoryStore::new();
     let (here, there) = (Executor::new(&store), Executor::new(&store));
-    Repository::<Account>::on(&there).execute(&id("a"), Deposit(5)).await.unwrap();
+    Repository::<Account>::on(&there).execute("a", Deposit(5)).await.unwrap();
     let done = here.transact(move |unit| {
         let there = there.clone();
         async move {
             // The same command, sent twice: the other one is quicker, and leaves nothing.
-            let other = there.transact(|unit| async move { unit.execute::<Account, _>(id("a"), Withdraw(5)).await });
+            let other = there.transact(|unit| async move { unit.execute::<Account, _>("a", Withdraw(5)).await });
             other.with(keyed("k")).await.unwrap();
-            unit.execute::<Account, _>(id("a"), Withdraw(5)).await
+            unit.execute::<Account, _>("a", Withdraw(5)).await
         }
     });
     let done = done.with(keyed("k")).await.expect("its events are recorded");
@@ -150,9 +150,9 @@ async fn a_state_is_remembered_only_where_it_was_recorded() {
         })
     });
     let accounts = Repository::<Account>::new(&store);
-    accounts.execute(&id("a"), Deposit(1)).await.unwrap();
-    accounts.execute(&id("a"), Deposit(10)).with(keyed("k")).await.unwrap();
-    let loaded = accounts.load(&id("a")).await.unwrap();
+    accounts.execute("a", Deposit(1)).await.unwrap();
+    accounts.execute("a", Deposit(10)).with(keyed("k")).await.unwrap();
+    let loaded = accounts.load("a").await.unwrap();
     assert_eq!((loaded.balance, loaded.events, loaded.version()), (111, 3, Version::new(3)));
 }
 
@@ -193,9 +193,9 @@ async fn a_command_that_failed_leaves_nothing_in_its_unit() {
     let bank = Executor::new(&store);
     let done = bank.transact(|unit| async move {
         // No tag contains a control character, and no stream has an empty id: both fail at their second event.
-        assert!(unit.execute::<Part, _>(id("p"), Label("\n")).await.is_err());
-        assert!(unit.decide(Anything::default(), &HalfBad).await.is_err());
-        unit.execute::<Part, _>(id("q"), Label("fine")).await
+        assert!(unit.execute::<Part, _>("p", Label("\n")).await.is_err());
+        assert!(unit.decide(Anything::default(), HalfBad).await.is_err());
+        unit.execute::<Part, _>("q", Label("fine")).await
     });
     let done = done.await.unwrap();
     let streams: Vec<&str> = done.events().iter().map(|event| event.stream.as_str()).collect();
@@ -229,8 +229,8 @@ impl Apply for StrangePart {
 impl Decide<Need> for Stranger {
     type Error = Nothing;
     fn decide(&self, _: &Need, _: &CommandContext) -> Result<Writes, Nothing> {
-        let good = Writes::to::<StrangePart>(&id("p"), StrangeEvent::Good { n: 1 });
-        Ok(good.and::<StrangePart>(&id("p"), StrangeEvent::Strange))
+        let good = Writes::to::<StrangePart>("p", StrangeEvent::Good { n: 1 });
+        Ok(good.and::<StrangePart>("p", StrangeEvent::Strange))
     }
 }
 
@@ -238,16 +238,16 @@ impl Decide<Need> for Stranger {
 async fn an_event_is_not_applied_again_after_one_that_could_not_be_read() {
     let bank = Executor::new(&MemoryStore::new());
     let done = bank.transact(|unit| async move {
-        unit.load::<Part>(&id("p")).await?;
-        unit.decide(Stranger, &Need).await?;
+        unit.load::<Part>("p").await?;
+        unit.decide(Stranger, Need).await?;
         for _ in 0..2 {
-            assert!(unit.load::<Part>(&id("p")).await.is_err());
+            assert!(unit.load::<Part>("p").await.is_err());
         }
         Ok::<_, CommandError<Nothing>>(())
     });
     done.await.unwrap();
     let parts = Repository::<Part>::on(&bank);
-    assert!(parts.load(&id("p")).await.is_err(), "the stream holds an event that is no part's");
+    assert!(parts.load("p").await.is_err(), "the stream holds an event that is no part's");
 }
 
 #[tokio::test]
@@ -255,12 +255,12 @@ async fn nothing_follows_a_close_in_its_own_unit() {
     let store = MemoryStore::new();
     let bank = Executor::new(&store);
     let after = bank.transact(|unit| async move {
-        unit.execute::<Account, _>(id("a"), Close).await?;
-        unit.execute::<Account, _>(id("a"), Deposit(1)).await
+        unit.execute::<Account, _>("a", Close).await?;
+        unit.execute::<Account, _>("a", Deposit(1)).await
     });
     assert!(after.await.is_err());
     let decided = bank.transact(|unit| async move {
-        unit.execute::<Account, _>(id("half"), Close).await?;
+        unit.execute::<Account, _>("half", Close).await?;
         Ok::<_, CommandError<Insufficient>>(())
     });
     assert!(decided.await.unwrap().events()[0].closes_stream);
@@ -286,7 +286,7 @@ async fn a_deadline_holds_while_it_is_decided() {
     let executor = Executor::with_options(&store, ExecutorOptions::default().with_retry(retry));
     let soon = CommandContext::new().with_timeout(Duration::from_secs(5));
     let start = tokio::time::Instant::now();
-    let error = Repository::<Account>::on(&executor).execute(&id("a"), Deposit(1)).with(soon).await.unwrap_err();
+    let error = Repository::<Account>::on(&executor).execute("a", Deposit(1)).with(soon).await.unwrap_err();
     assert!(matches!(error, CommandError::DeadlineExceeded { .. }), "{error}");
     assert!(start.elapsed() < Duration::from_millis(5_100), "{:?}", start.elapsed());
 }
@@ -300,7 +300,7 @@ async fn an_answer_that_comes_late_is_still_an_answer() {
         })
     });
     let soon = CommandContext::new().with_timeout(Duration::from_millis(30));
-    let error = Repository::<Account>::new(&store).execute(&id("a"), Deposit(1)).with(soon).await.unwrap_err();
+    let error = Repository::<Account>::new(&store).execute("a", Deposit(1)).with(soon).await.unwrap_err();
     assert!(matches!(error, CommandError::Store(StoreError::Overloaded { .. })), "{error}");
     assert_eq!(store.appends.load(Relaxed), 1);
 }
@@ -309,7 +309,7 @@ async fn an_answer_that_comes_late_is_still_an_answer() {
 async fn the_longest_timeout_is_none() {
     let context = CommandContext::new().with_timeout(Duration::MAX);
     let accounts = Repository::<Account>::new(&MemoryStore::new());
-    assert!(accounts.execute(&id("a"), Deposit(1)).with(context).await.is_ok());
+    assert!(accounts.execute("a", Deposit(1)).with(context).await.is_ok());
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
@@ -336,7 +336,7 @@ async fn every_float_comes_back() {
     for n in 1..2_000_u64 {
         // Of all magnitudes, with all their digits.
         let float = f64::from_bits(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) & 0x7FEF_FFFF_FFFF_FFFF);
-        let done = notes.execute(&id("n"), Some(float)).await.unwrap_or_else(|error| panic!("{float:e}: {error}"));
+        let done = notes.execute("n", Some(float)).await.unwrap_or_else(|error| panic!("{float:e}: {error}"));
         assert_eq!(done.events()[0].decode::<NoteEvent>().unwrap(), NoteEvent::Noted(Some(float)));
     }
 }
@@ -344,7 +344,7 @@ async fn every_float_comes_back() {
 #[tokio::test]
 async fn an_event_of_nothing_is_a_cloud_event_too() {
     let store = MemoryStore::new();
-    let done = Repository::<Note>::new(&store).execute(&id("n"), None).await.unwrap();
+    let done = Repository::<Note>::new(&store).execute("n", None).await.unwrap();
     assert_eq!(done.events()[0].data, "null");
     let json = serde_json::to_string(&indelible_core::CloudEvent::new(&done.events()[0], store.id())).unwrap();
     let back: indelible_core::CloudEvent = serde_json::from_str(&json).unwrap();
