@@ -148,17 +148,13 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { engine, id, head, head_time })
 }
 
-/// Makes the directory, so that it is still there after a power cut.
+/// Makes the directory, so that it is still there after a power cut: each new one is an entry in its parent.
 fn create_dir_durably(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     fs::create_dir_all(path)?;
-    // Every new directory is an entry in its parent.
-    for parent in fs::canonicalize(path)?.ancestors().skip(1) {
-        if File::open(parent).and_then(|parent| parent.sync_all()).is_err() {
-            break; // not ours, so not new
-        }
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)?.sync_all()?;
     }
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader, Write},
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
+    thread,
 };
 
 use indelible_rocksdb::{Durability, RocksStore};
@@ -23,7 +25,8 @@ fn child() {
         "hold" => {
             let _store = RocksStore::open(dir).unwrap();
             say("open");
-            std::thread::park();
+            // Until the parent closes it, or is gone: a killed strace leaves its child alive.
+            let _ = io::stdin().read(&mut [0]);
         }
         "write" => runtime.block_on(crate::kill::write(RocksStore::open(dir).unwrap())),
         "starve" => runtime.block_on(crate::failed_write::write_until_it_fails(RocksStore::open(dir).unwrap())),
@@ -49,13 +52,27 @@ pub(crate) fn command(job: &str, dir: &Path, through: &[&str]) -> Command {
         }
     };
     command.args(["child::child", "--exact", "--nocapture", "--test-threads=1", "--quiet"]);
-    command.env(JOB, job).env(DIR, dir).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env(JOB, job).env(DIR, dir).stdin(Stdio::piped()).stdout(Stdio::piped());
     command
+}
+
+/// Whether there is an strace that may trace. Where not, the test says that it is skipped, and the gate counts it.
+pub(crate) fn can_trace() -> bool {
+    if Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        return true;
+    }
+    let name = thread::current().name().unwrap_or("sync").to_owned();
+    println!("SKIP: {name}: strace is missing, or may not trace here");
+    if let Some(skips) = env::var_os("INDELIBLE_SKIPS") {
+        let mut skips = File::options().create(true).append(true).open(skips).unwrap();
+        writeln!(skips, "{name}").unwrap();
+    }
+    false
 }
 
 /// What a child says, one write a line: a kill loses no line that was said before.
 pub(crate) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     // The harness may have begun a line, and `>` tells ours from its own.
     out.write_all(format!("\n>{line}\n").as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
 }
@@ -96,8 +113,9 @@ impl Running {
         self.process.kill().unwrap();
     }
 
-    /// Waits until it has ended, and says whether it did so as it should.
+    /// Lets a child that holds something go, waits until it has ended, and says whether it did so as it should.
     pub(crate) fn succeeds(mut self) -> bool {
+        drop(self.process.stdin.take());
         while self.line().is_some() {}
         self.process.wait().unwrap().success()
     }

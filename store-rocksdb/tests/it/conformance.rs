@@ -39,7 +39,7 @@ impl Harness for Rocks {
     }
 }
 
-fn copy_files(from: &Path, to: &Path) {
+pub(crate) fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let file = entry.unwrap();
         fs::copy(file.path(), to.join(file.file_name())).unwrap();

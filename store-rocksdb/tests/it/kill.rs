@@ -27,7 +27,10 @@ use indelible_rocksdb::RocksStore;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
-use crate::child::{Running, command, say};
+use crate::{
+    child::{Running, can_trace, command, say},
+    conformance::copy_files,
+};
 
 const WRITERS: u64 = 8;
 const ACKNOWLEDGED_MIN: usize = 100;
@@ -58,6 +61,40 @@ fn acknowledging_before_writing_is_found_out() {
     let found = kill_again_and_again(dir.path(), CYCLES, seed, Some("acknowledge-before-write")).compare(dir.path());
     println!("{CYCLES} kills, acknowledged before written, seed {seed}: {found}");
     assert!(found.lost > 0, "seed {seed}: the kills did not find the bug: {found}");
+}
+
+/// Openings are killed too, at each system call with which they change a file: that of a new directory, and that of one
+/// that a kill has left. Whatever remains opens, with all that was there.
+#[test]
+fn every_call_of_an_opening_may_be_its_last() {
+    if !can_trace() {
+        return;
+    }
+    let left = tempfile::tempdir().unwrap();
+    let journal = kill_again_and_again(left.path(), 1, rand::rng().random(), None);
+    for (begin, journal) in [(None, &Journal::default()), (Some(left.path()), &journal)] {
+        let mut kills = 0;
+        for call in ["write", "rename", "unlink", "ftruncate", "fdatasync"] {
+            // The n-th such call of a thread is its last, until none makes so many.
+            for nth in 1.. {
+                let dir = tempfile::tempdir().unwrap();
+                if let Some(begin) = begin {
+                    copy_files(begin, dir.path());
+                }
+                let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={nth}"));
+                let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+                let survived = Running::start(command("hold", dir.path(), &strace)).succeeds();
+                let found = journal.compare(dir.path());
+                assert!(found.is_clean(), "killed at {call} {nth}: {found}\n{}", found.first);
+                if survived {
+                    break;
+                }
+                kills += 1;
+            }
+        }
+        println!("{kills} openings killed, {} appends in the log before", journal.appends.len());
+        assert!(kills > 20, "only {kills} calls were hit");
+    }
 }
 
 fn number(variable: &str) -> Option<u64> {
