@@ -18,7 +18,7 @@ name_type! {
     Tag, "tag", check_name
 }
 name_type! {
-    /// The name of an event's encoding: `application/json`, or that of another [`Codec`].
+    /// The name of an event's encoding: `application/json`, or that of another [`Codec`](crate::Codec).
     ContentType, "content type", check_name
 }
 
