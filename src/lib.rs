@@ -5,12 +5,13 @@ pub use indelible_core::__private;
 
 // What an application writes.
 pub use indelible_core::{
-    ACTOR, Aggregate, AggregateId, Apply, CommandContext, Context, Decide, DecisionModel, Event, Events, Handle, Writes,
+    ACTOR, Aggregate, AggregateId, Apply, CommandContext, Context, Decide, DecisionModel, Event, Events, Handle,
+    IntoId, Writes,
 };
 // What executes it.
 pub use indelible_core::{
-    AsOf, AsStore, CommandError, Done, Execution, Executor, ExecutorOptions, LoadError, Loaded, Repository,
-    RetryPolicy, SnapshotPolicy, Unit,
+    AsOf, AsStore, CommandError, Done, Execution, Executor, ExecutorOptions, HistoryStream, LoadError, Loaded,
+    Repository, RetryPolicy, SnapshotPolicy, Unit,
 };
 // What is in the log.
 pub use indelible_core::{

@@ -60,6 +60,27 @@ pub trait Aggregate: Apply + Default + Serialize + DeserializeOwned {
 pub trait AggregateId: fmt::Display + Clone + Send + Sync + 'static {}
 impl<T: fmt::Display + Clone + Send + Sync + 'static> AggregateId for T {}
 
+/// What may be given where an id is asked for: the id, a reference to it, and text for a [`String`].
+pub trait IntoId<I> {
+    /// The id.
+    fn into_id(self) -> I;
+}
+impl<I: AggregateId> IntoId<I> for I {
+    fn into_id(self) -> I {
+        self
+    }
+}
+impl<I: AggregateId> IntoId<I> for &I {
+    fn into_id(self) -> I {
+        self.clone()
+    }
+}
+impl IntoId<String> for &str {
+    fn into_id(self) -> String {
+        self.to_owned()
+    }
+}
+
 /// Decides about a command: one implementation for each command that an aggregate takes.
 ///
 /// ```
@@ -145,7 +166,7 @@ impl<A: Aggregate> Context<A> {
         self.version
     }
 
-    /// When the command is decided.
+    /// When the command is decided: the clock's time, unless its context [says another](CommandContext::with_time).
     pub fn now(&self) -> Timestamp {
         self.command.now()
     }

@@ -6,7 +6,7 @@
 use std::future::IntoFuture;
 
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     AppendOutcome, CommandContext, DecodeError, EncodeError, EventId, FailedCondition, InvalidInput, LoadError,
@@ -50,7 +50,7 @@ impl Done {
         self.events.is_empty()
     }
 
-    /// How often it was decided; 0 for a repeated one.
+    /// How often it was decided; 0 where its events were found before it was.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -62,7 +62,7 @@ impl Done {
 pub enum CommandError<E> {
     /// The domain says no.
     #[error("rejected: {0}")]
-    Rejected(#[source] E),
+    Rejected(E),
     /// Other commands came first, at every attempt; or a stream that it writes is closed.
     #[error("in conflict after {attempts} attempts: {}", failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Conflict {
@@ -92,6 +92,14 @@ impl<E> CommandError<E> {
     /// Whether the domain said no.
     pub fn is_rejected(&self) -> bool {
         matches!(self, Self::Rejected(_))
+    }
+
+    /// The domain's error, where the domain said no.
+    pub fn rejection(&self) -> Option<&E> {
+        match self {
+            Self::Rejected(error) => Some(error),
+            _ => None,
+        }
     }
 
     /// Whether other commands came first.
@@ -150,7 +158,8 @@ impl<P: Plan> Execution<P> {
         Self { executor, plan, context: CommandContext::default(), mismatch: None }
     }
 
-    /// In this context: who sends it, what it belongs to, until when, under which idempotency key.
+    /// In this context: who sends it, what it belongs to, at what time it is decided, until when, under which
+    /// idempotency key.
     pub fn with(mut self, context: CommandContext) -> Self {
         self.context = context;
         self
@@ -190,16 +199,23 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
     let mut failed: Vec<FailedCondition> = Vec::new();
     // Whether the last attempt rested on states that are not the newest.
     let mut stale = false;
-    for attempts in 1..=executor.retry().attempts_max.max(1) {
-        if attempts > 2 {
-            executor.retry().pause(attempts - 2).await;
-        }
-        let _turn = executor.turn(&failed).await;
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+    let attempts_max = executor.retry().attempts_max.max(1);
+    for attempts in 1..=attempts_max {
+        let ready = async {
+            if attempts > 2 {
+                executor.retry().pause(attempts - 2).await;
+            }
+            executor.turn(&failed).await
+        };
+        let Some(_turn) = until(deadline, ready).await else {
             return Err(CommandError::DeadlineExceeded { attempts: attempts - 1 });
-        }
-        let unit = Unit::new(Work::new(executor.clone(), context.clone(), first_id, stale));
-        let decided = plan.decide(&unit).await;
+        };
+        // The last attempt is not given away to what is only remembered.
+        let refresh = stale || attempts == attempts_max;
+        let unit = Unit::new(Work::new(executor.clone(), context.clone(), first_id, refresh));
+        let Some(decided) = until(deadline, plan.decide(&unit)).await else {
+            return Err(CommandError::DeadlineExceeded { attempts });
+        };
         let mut work = unit.finish().await?;
         let append = match decided {
             Ok(()) => work.append(),
@@ -207,10 +223,14 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
                 stale = true;
                 continue;
             }
-            Err(error) => return Err(error),
+            // Its double may have been quicker, and the reason why this one is rejected.
+            Err(error) => return repeated(executor, first_id).await?.ok_or(error),
         };
         let Some(append) = append else {
             if work.is_current().await? {
+                if let Some(done) = repeated(executor, first_id).await? {
+                    return Ok(done);
+                }
                 let token = work.token();
                 return Ok(Done { token, events: Vec::new(), repeated: false, attempts });
             }
@@ -241,7 +261,16 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
             Err(error) => return Err(error.into()),
         }
     }
-    Err(CommandError::Conflict { failed, attempts: executor.retry().attempts_max.max(1) })
+    Err(CommandError::Conflict { failed, attempts: attempts_max })
+}
+
+/// Does what comes before an append, unless the deadline passes first.
+async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) if Instant::now() >= deadline => None,
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 /// What a command of the same idempotency key did before.

@@ -9,7 +9,7 @@ use crate::{CausationId, CorrelationId, EventId, InvalidInput, Metadata, StreamI
 /// The metadata key under which events carry the actor.
 pub const ACTOR: &str = "actor";
 
-/// Who sends a command, what it belongs to, and until when it may take.
+/// Who sends a command, what it belongs to, at what time it is decided, and until when it may take.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,6 +18,7 @@ pub const ACTOR: &str = "actor";
 ///     .with_actor("ada")?
 ///     .with_metadata(Metadata::new().with("channel", "branch")?)
 ///     .with_idempotency_key("request-4711")?
+///     .with_time("2026-03-01T08:00:00Z".parse()?)
 ///     .with_timeout(Duration::from_secs(5));
 /// assert_eq!(context.actor(), Some("ada"));
 /// # Ok::<(), indelible_core::InvalidInput>(())
@@ -114,10 +115,11 @@ impl CommandContext {
         self
     }
 
-    /// Not longer than this, from now.
+    /// Not longer than this, from now. Longer than the clock goes is no deadline.
     #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        self.with_deadline(Instant::now() + timeout)
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(timeout);
+        self
     }
 
     /// As of this time, which handlers see as now. The log's own time is another: see

@@ -4,7 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Aggregate, Apply, CommandContext, Event, InvalidInput, NewEvent, Query, StreamId,
+    Aggregate, Apply, CommandContext, Event, IntoId, InvalidInput, NewEvent, Query, StreamId,
     encode::{Encoder, PrepareError},
 };
 
@@ -119,14 +119,14 @@ impl Writes {
     }
 
     /// An event of this aggregate. An id that makes no stream name fails the command as invalid.
-    pub fn to<A: Aggregate<Event: fmt::Debug>>(id: &A::Id, event: A::Event) -> Self {
+    pub fn to<A: Aggregate<Event: fmt::Debug>>(id: impl IntoId<A::Id>, event: A::Event) -> Self {
         Self::none().and::<A>(id, event)
     }
 
     /// And an event of that aggregate.
     #[must_use]
-    pub fn and<A: Aggregate<Event: fmt::Debug>>(mut self, id: &A::Id, event: A::Event) -> Self {
-        self.0.push(Write { stream: A::stream(id), event: Arc::new(event) });
+    pub fn and<A: Aggregate<Event: fmt::Debug>>(mut self, id: impl IntoId<A::Id>, event: A::Event) -> Self {
+        self.0.push(Write { stream: A::stream(&id.into_id()), event: Arc::new(event) });
         self
     }
 

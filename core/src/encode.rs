@@ -42,7 +42,11 @@ impl Encoder {
         let data = event.encode(codec).map_err(PrepareError::Encode)?;
         let mut new = NewEvent::new(event.event_type(), codec.content_type(), data);
         new.schema_version = event.schema_version();
-        new.tags = event.tags().map_err(|invalid| PrepareError::Store(invalid.into()))?;
+        for tag in event.tags().map_err(|invalid| PrepareError::Store(invalid.into()))? {
+            if !new.tags.contains(&tag) {
+                new.tags.push(tag);
+            }
+        }
         new.metadata = context.metadata().clone();
         new.correlation_id = Some(context.correlation_id());
         new.causation_id = context.causation_id();

@@ -2,266 +2,22 @@
 //!
 //! [`Event`] is implemented by `#[derive(Event)]`; aggregates and decision models say which events they speak.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
-
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::{
-    Aggregate, Category, DecodeError, EncodeError, InvalidInput, Position, StreamId, Timestamp, Version,
-    codec::Codec,
-    text::{Text, check_name, check_text, name_type},
-};
+use crate::{Category, DecodeError, EncodeError, InvalidInput, Position, StreamId, Timestamp, Version, codec::Codec};
 
 mod cloudevents;
+mod id;
+mod metadata;
+mod name;
 
 pub use cloudevents::CloudEvent;
+pub use id::{CausationId, CorrelationId, EventId};
+pub use metadata::{METADATA_BYTES_MAX, Metadata};
+pub use name::{ContentType, EventName, EventType, QualifiedType, Tag};
 
 /// The most tags that one event carries.
 pub const TAGS_MAX: usize = 64;
-/// The most that an event's metadata holds, keys and values together, in bytes.
-pub const METADATA_BYTES_MAX: usize = 64 * 1024;
-
-name_type! {
-    /// The stored name of a kind of event: by default its variant's name, `Withdrawn`.
-    ///
-    /// It is told apart from the same name elsewhere by its stream's category: see [`QualifiedType`].
-    EventType, "event type", check_name
-}
-name_type! {
-    /// A label by which events are found across streams, such as `course:c1`. 1 to 255 bytes.
-    Tag, "tag", check_name
-}
-name_type! {
-    /// The name of an event's encoding: `application/json`, or that of another [`Codec`].
-    ContentType, "content type", check_name
-}
-
-macro_rules! from_static {
-    ($name:ident) => {
-        impl $name {
-            /// A name that is known when the program is compiled.
-            ///
-            /// # Panics
-            /// At compile time in a constant, where it is empty, too long, or contains an ASCII control character.
-            pub const fn from_static(text: &'static str) -> Self {
-                let bytes = text.as_bytes();
-                assert!(!bytes.is_empty() && bytes.len() <= 255, "a name has 1 to 255 bytes");
-                let mut i = 0;
-                while i < bytes.len() {
-                    assert!(bytes[i] >= 0x20 && bytes[i] != 0x7f, "a name contains no control characters");
-                    i += 1;
-                }
-                Self(Text::Static(text))
-            }
-        }
-    };
-}
-from_static!(EventType);
-from_static!(ContentType);
-
-impl Tag {
-    /// The tag `key:value`, as `#[event(tag)]` writes it.
-    ///
-    /// # Errors
-    /// [`InvalidInput`] when it has more than 255 bytes, or control characters.
-    pub fn of(key: &str, value: impl fmt::Display) -> Result<Self, InvalidInput> {
-        Self::new(format!("{key}:{value}"))
-    }
-}
-
-/// An event type in its category, as filters and queries name it: `account.Withdrawn`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QualifiedType {
-    /// The category of the streams that hold it.
-    pub category: Category,
-    /// The stored name.
-    pub event_type: EventType,
-}
-
-impl fmt::Display for QualifiedType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.category, self.event_type)
-    }
-}
-
-/// A type name that knows its Rust type. The derive makes one constant a variant (`AccountEvent::WITHDRAWN`), so that
-/// a filter cannot name a type that the aggregate doesn't have.
-pub struct EventName<E>(&'static str, PhantomData<fn() -> E>);
-
-impl<E: Event> EventName<E> {
-    /// For the derive.
-    #[doc(hidden)]
-    pub const fn from_static(name: &'static str) -> Self {
-        Self(name, PhantomData)
-    }
-
-    /// The stored name.
-    pub const fn as_str(self) -> &'static str {
-        self.0
-    }
-
-    /// The stored type.
-    pub const fn event_type(self) -> EventType {
-        EventType::from_static(self.0)
-    }
-
-    /// The type in the category of an aggregate that speaks these events.
-    pub fn of<A: Aggregate<Event = E>>(self) -> QualifiedType {
-        QualifiedType { category: A::CATEGORY, event_type: self.event_type() }
-    }
-}
-impl<E> Clone for EventName<E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<E> Copy for EventName<E> {}
-impl<E> fmt::Debug for EventName<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-macro_rules! uuid_type {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(Uuid);
-
-        impl $name {
-            /// A given UUID as a typed one.
-            pub const fn from_uuid(uuid: Uuid) -> Self {
-                Self(uuid)
-            }
-
-            /// The plain UUID.
-            pub const fn as_uuid(self) -> Uuid {
-                self.0
-            }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
-            }
-        }
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
-            }
-        }
-        impl std::str::FromStr for $name {
-            type Err = InvalidInput;
-            fn from_str(text: &str) -> Result<Self, InvalidInput> {
-                text.parse().map(Self).map_err(|error: uuid::Error| InvalidInput::new("id", error.to_string()))
-            }
-        }
-    };
-}
-uuid_type! {
-    /// An event's id, unique in a store for ever.
-    EventId
-}
-uuid_type! {
-    /// What belongs together: all that one request from outside set off.
-    CorrelationId
-}
-uuid_type! {
-    /// What caused an event: the id of the event or message that was being handled.
-    CausationId
-}
-
-impl EventId {
-    /// The id of no event; a [`Token`](crate::Token) at position 0 carries it.
-    pub const NIL: Self = Self(Uuid::nil());
-
-    /// A new id, UUIDv7.
-    #[expect(clippy::new_without_default, reason = "every call gives another id")]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-impl CorrelationId {
-    /// A new id, UUIDv7.
-    #[expect(clippy::new_without_default, reason = "every call gives another id")]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-impl From<EventId> for CausationId {
-    fn from(id: EventId) -> Self {
-        Self(id.0)
-    }
-}
-
-/// What else is to be known of an event: a map of text, at most 64 KiB.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Metadata(BTreeMap<String, String>);
-
-impl Metadata {
-    /// No metadata.
-    pub const fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    /// With one more entry; an entry of the same key is replaced.
-    ///
-    /// # Errors
-    /// [`InvalidInput`] for an empty key, a key of more than 255 bytes, control characters, or more than 64 KiB in all.
-    pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Result<Self, InvalidInput> {
-        self.insert(key, value)?;
-        Ok(self)
-    }
-
-    /// Adds or replaces an entry.
-    ///
-    /// # Errors
-    /// As [`with`](Self::with); the metadata is then as it was.
-    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<(), InvalidInput> {
-        let (key, value) = (key.into(), value.into());
-        check_name("metadata key", &key)?;
-        check_text("metadata value", &value)?;
-        let replaced = self.0.get(&key).map_or(0, |old| key.len() + old.len());
-        let bytes = self.size() - replaced + key.len() + value.len();
-        if bytes > METADATA_BYTES_MAX {
-            let reason = format!("would have {bytes} bytes, at most {METADATA_BYTES_MAX} are allowed");
-            return Err(InvalidInput::new("metadata", reason));
-        }
-        self.0.insert(key, value);
-        Ok(())
-    }
-
-    /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
-    /// The entries, in the order of their keys.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
-    }
-
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn size(&self) -> usize {
-        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
-    }
-}
-impl<'de> Deserialize<'de> for Metadata {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut metadata = Self::new();
-        for (key, value) in BTreeMap::<String, String>::deserialize(deserializer)? {
-            metadata.insert(key, value).map_err(serde::de::Error::custom)?;
-        }
-        Ok(metadata)
-    }
-}
 
 /// An event to be written.
 ///
@@ -335,10 +91,13 @@ impl NewEvent {
 
     /// The bytes that count for the limits: data, names, tags and metadata.
     pub fn size(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| tag.as_str().len()).sum();
-        let names = self.event_type.as_str().len() + self.content_type.as_str().len();
-        self.data.len() + names + tags + self.metadata.size()
+        size(&self.event_type, &self.content_type, &self.data, &self.tags, &self.metadata)
     }
+}
+
+fn size(event_type: &EventType, content_type: &ContentType, data: &Bytes, tags: &[Tag], metadata: &Metadata) -> usize {
+    let tags: usize = tags.iter().map(|tag| tag.as_str().len()).sum();
+    data.len() + event_type.as_str().len() + content_type.as_str().len() + tags + metadata.size()
 }
 
 /// An event in the log.
@@ -403,6 +162,12 @@ impl RecordedEvent {
             closes_stream: false,
             ends_append: true,
         }
+    }
+
+    /// About the bytes that it takes: data, names, tags and metadata.
+    pub fn size(&self) -> usize {
+        let stream = self.stream.as_str().len();
+        stream + size(&self.event_type, &self.content_type, &self.data, &self.tags, &self.metadata)
     }
 
     /// Its type in its category.

@@ -8,12 +8,12 @@ use std::{
 
 use tokio::{
     sync::{Mutex, MutexGuard},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
-    Aggregate, AnyStore, Append, AppendOutcome, Appended, CommandError, Decide, EventId, EventStoreExt,
-    FailedCondition, InvalidInput, LoadError, ReadLog, RecordedEvent, Store, StoreError, StreamId, Version,
+    Aggregate, AnyStore, Append, AppendOutcome, Appended, CommandError, Decide, EventId, FailedCondition, InvalidInput,
+    LoadError, ReadLog, RecordedEvent, Store, StoreError, StreamId, Version,
     command::{Decision, Execution, Transaction},
     encode::Encoder,
     load::{Cache, Loaded, from_snapshot},
@@ -127,6 +127,8 @@ struct Shared {
 
 /// Commands that conflicted take turns by the hash of what they conflicted over.
 const TURNS: usize = 64;
+/// The longest wait for a turn.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often an append of unknown outcome is sent again.
 const SETTLE_MAX: u32 = 8;
 
@@ -222,18 +224,18 @@ impl Executor {
         stream: &StreamId,
         refresh: bool,
     ) -> Result<(Arc<Loaded<A>>, bool), LoadError> {
-        let loaded = match self.shared.cache.get::<A>(stream) {
-            Some(loaded) if !refresh => return Ok((loaded, false)),
-            Some(loaded) if self.store().stream_head(stream).await?.version == loaded.version() => loaded,
-            remembered => {
-                let mut loaded = match remembered {
-                    Some(loaded) => Arc::unwrap_or_clone(loaded),
-                    None => self.restore(stream, Version::MAX).await?,
-                };
-                loaded.catch_up(self.store(), stream, |_| true).await?;
-                Arc::new(loaded)
-            }
+        let remembered = self.shared.cache.get::<A>(stream);
+        if let (false, Some(loaded)) = (refresh, &remembered) {
+            return Ok((loaded.clone(), false));
+        }
+        let head = self.store().stream_head(stream).await?;
+        let mut loaded = match remembered {
+            Some(loaded) if loaded.may_lead_to(&head) => loaded,
+            _ => Arc::new(self.restore(stream, Version::MAX).await?),
         };
+        if loaded.version() < head.version {
+            Arc::make_mut(&mut loaded).catch_up(self.store(), stream, |_| true).await?;
+        }
         self.remember(stream, loaded.clone());
         Ok((loaded, true))
     }
@@ -251,14 +253,15 @@ impl Executor {
     /// The events of the append that a keyed command wrote before.
     pub(crate) async fn recorded(&self, first: EventId) -> Result<Option<Vec<RecordedEvent>>, StoreError> {
         let Some(event) = self.store().event(first).await? else { return Ok(None) };
-        let mut events = Vec::new();
-        let mut log = self.store().log(ReadLog::all().from(event.position));
-        while let Some(event) = futures::TryStreamExt::try_next(&mut log).await? {
-            let ends_append = event.ends_append;
-            events.push(event);
-            if ends_append {
-                break;
+        let mut events = vec![event];
+        while let Some(last) = events.last().filter(|last| !last.ends_append) {
+            let read = ReadLog::all().from(last.position.plus(1)).limit(64);
+            let page = self.store().read_log(&read).await?;
+            if page.events.is_empty() {
+                return Err(StoreError::corrupted(format!("the log ends inside an append at {}", last.position)));
             }
+            let end = page.events.iter().position(|event| event.ends_append).map_or(page.events.len(), |end| end + 1);
+            events.extend(page.events.into_iter().take(end));
         }
         Ok(Some(events))
     }
@@ -274,6 +277,7 @@ impl Executor {
             let answer = match deadline {
                 None => self.store().append(append).await,
                 Some(deadline) => timeout_at(deadline, self.store().append(append)).await.unwrap_or_else(|_| {
+                    unknown = true;
                     let what = "the deadline passed before the answer came".into();
                     Err(StoreError::Unavailable { what, source: None })
                 }),
@@ -283,7 +287,7 @@ impl Executor {
                 // Unknown, or still unknown: what cannot be reached can't tell.
                 (Err(StoreError::OutcomeUnknown { append, .. }), _) if failures < SETTLE_MAX && !late => *append,
                 (Err(error), Some(sent)) if unknown && error.is_retryable() && failures < SETTLE_MAX && !late => *sent,
-                (Err(error), Some(append)) if late || (unknown && !tells_outcome(&error)) => {
+                (Err(error), Some(append)) if unknown && !tells_outcome(&error) => {
                     return Err(StoreError::OutcomeUnknown { append, source: Some(Box::new(error)) });
                 }
                 // Repeated by this very call: it is the first answer all the same.
@@ -299,7 +303,7 @@ impl Executor {
     }
 
     /// Waits for the turn of a command that conflicted: those of one process over the same streams are tried one after
-    /// the other, since all but one of them would conflict again.
+    /// the other, since all but one of them would conflict again. One that waits too long tries all the same.
     pub(crate) async fn turn(&self, failed: &[FailedCondition]) -> Vec<MutexGuard<'_, ()>> {
         let hasher = BuildHasherDefault::<DefaultHasher>::new();
         let turn = |condition: &FailedCondition| match condition {
@@ -313,7 +317,7 @@ impl Executor {
         turns.dedup();
         let mut guards = Vec::with_capacity(turns.len());
         for turn in turns {
-            guards.push(self.shared.turns[turn].lock().await);
+            guards.extend(timeout(TURN_WAIT_MAX, self.shared.turns[turn].lock()).await.ok());
         }
         guards
     }

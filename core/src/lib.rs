@@ -40,7 +40,7 @@ mod time;
 mod token;
 mod unit;
 
-pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle};
+pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle, IntoId};
 pub use append::{
     APPEND_EVENTS_MAX, APPEND_STREAMS_MAX, Append, AppendOutcome, Appended, Condition, ExpectedVersion, Facts,
     FailedCondition, Judgement, Limits, QUERY_ITEMS_MAX, StreamHead, judge,
@@ -61,7 +61,7 @@ pub use executor::{AsStore, Executor, ExecutorOptions, RetryPolicy};
 pub use load::{LoadError, Loaded};
 pub use query::{Filter, Query, QueryItem};
 pub use read::{Direction, EventStoreExt, EventStream, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, ReadLog, ReadStream};
-pub use repository::{AsOf, Repository};
+pub use repository::{AsOf, HistoryStream, Repository};
 pub use snapshot::{Fingerprint, Snapshot, SnapshotPolicy, SnapshotStore};
 pub use store::{AnyStore, EventStore, Store};
 pub use stream::{Category, Position, StreamId, Version};

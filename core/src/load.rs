@@ -2,6 +2,7 @@
 
 use std::{
     any::{Any, TypeId},
+    cmp::Ordering,
     collections::HashSet,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +12,7 @@ use futures::TryStreamExt;
 
 use crate::{
     Aggregate, AnyStore, Apply, Codec, DecodeError, Event, EventId, EventStoreExt, Fingerprint, Position, ReadStream,
-    RecordedEvent, Snapshot, StoreError, StreamId, Timestamp, Version, codec,
+    RecordedEvent, Snapshot, StoreError, StreamHead, StreamId, Timestamp, Version, codec,
 };
 
 /// Why a state could not be loaded.
@@ -91,6 +92,16 @@ impl<A> Loaded<A> {
     #[cfg(feature = "bugs")]
     pub(crate) fn state_mut(&mut self) -> &mut A {
         &mut self.state
+    }
+
+    /// Whether the log may have come from this state to that head. Not where it has lost events since.
+    pub(crate) fn may_lead_to(&self, head: &StreamHead) -> bool {
+        let position = self.last.map_or(Position::START, |(_, position)| position);
+        match self.version.cmp(&head.version) {
+            Ordering::Less => position < head.position,
+            Ordering::Equal => position == head.position,
+            Ordering::Greater => false,
+        }
     }
 
     pub(crate) fn last(&self) -> Option<(EventId, Position)> {
@@ -222,6 +233,7 @@ pub(crate) async fn take_snapshot<A: Aggregate>(store: &AnyStore, stream: &Strea
             return false;
         }
     };
+    let weight = data.len() as u64;
     let snapshot = Snapshot {
         stream: stream.clone(),
         version: loaded.version,
@@ -237,6 +249,7 @@ pub(crate) async fn take_snapshot<A: Aggregate>(store: &AnyStore, stream: &Strea
     }
     metrics::counter!("indelible_snapshots_taken_total").increment(1);
     loaded.snapshot = Some(loaded.version);
+    loaded.weight = weight;
     loaded.since_snapshot = Replayed { since: Some(taken_at), ..Replayed::default() };
     true
 }

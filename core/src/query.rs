@@ -2,6 +2,7 @@
 
 use crate::{
     Category, Event, EventName, EventType, InvalidInput, NewEvent, QualifiedType, RecordedEvent, StreamId, Tag,
+    append::QUERY_ITEMS_MAX,
     text::{NAME_BYTES_MAX, check_text},
 };
 
@@ -76,7 +77,8 @@ impl Query {
         Self::new([QueryItem::types(types.into_iter().map(EventName::of::<A>))])
     }
 
-    /// Events that carry this tag, among those asked for so far: adds it to every item.
+    /// Events that carry this tag, among those asked for so far: adds it to every item. Of an empty query it makes one
+    /// for all events of the tag.
     #[must_use]
     pub fn tagged(mut self, tag: Tag) -> Self {
         if self.items.is_empty() {
@@ -114,10 +116,14 @@ impl Query {
         self.items.iter().any(|item| item.matches(category, event_type, tags))
     }
 
-    /// Refuses a query without items, and items that name neither a type nor a tag.
+    /// Refuses a query without items, and items that name neither a type nor a tag, or too many.
     pub(crate) fn validate(&self) -> Result<(), InvalidInput> {
         if self.items.is_empty() {
             return Err(InvalidInput::new("query", "has no items"));
+        }
+        if self.items.iter().any(|item| item.types.len().max(item.tags.len()) > QUERY_ITEMS_MAX) {
+            let reason = format!("names more than {QUERY_ITEMS_MAX} types or tags");
+            return Err(InvalidInput::new("query item", reason));
         }
         match self.items.iter().any(|item| item.types.is_empty() && item.tags.is_empty()) {
             true => Err(InvalidInput::new("query item", "names neither a type nor a tag")),
@@ -202,16 +208,33 @@ impl Filter {
         &self.query
     }
 
-    /// Refuses items that name neither a type nor a tag.
+    /// Refuses items that name neither a type nor a tag, and more than 100 items, categories, or types or tags of an item.
     ///
     /// # Errors
-    /// [`InvalidInput`], naming what is missing, or too many items.
+    /// [`InvalidInput`], naming what is missing or too many.
     pub fn validate(&self) -> Result<(), InvalidInput> {
-        if self.query.items.len() > crate::append::QUERY_ITEMS_MAX {
-            let reason = format!("has more than {} items", crate::append::QUERY_ITEMS_MAX);
+        if self.categories.len() > QUERY_ITEMS_MAX {
+            return Err(InvalidInput::new("filter", format!("names more than {QUERY_ITEMS_MAX} categories")));
+        }
+        if self.query.items.len() > QUERY_ITEMS_MAX {
+            let reason = format!("has more than {} items", QUERY_ITEMS_MAX);
             return Err(InvalidInput::new("query", reason));
         }
         if self.query.items.is_empty() { Ok(()) } else { self.query.validate() }
+    }
+}
+
+/// All events of a tag.
+impl From<Tag> for Query {
+    fn from(tag: Tag) -> Self {
+        Self::default().tagged(tag)
+    }
+}
+
+/// All events of a tag.
+impl From<Tag> for Filter {
+    fn from(tag: Tag) -> Self {
+        Query::from(tag).into()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{EventStore, Filter, Position, RecordedEvent, StoreError, StreamId, V
 
 /// The most events in one page.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
-/// About the most bytes of event data in one page; a page has at least one event all the same.
+/// About the most bytes of events in one page; a page has at least one event all the same.
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Which way to read.
@@ -166,6 +166,39 @@ pub trait EventStoreExt: EventStore {
     }
 
     /// The log's events.
+    ///
+    /// ```
+    /// # use indelible_core::{*, store::memory::MemoryStore};
+    /// # use serde::{Deserialize, Serialize};
+    /// use futures::TryStreamExt;
+    ///
+    /// #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+    /// enum CarEvent {
+    ///     Parked {
+    ///         #[event(tag)]
+    ///         plate: String,
+    ///     },
+    /// }
+    /// # #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+    /// # #[aggregate(category = "garage")]
+    /// # struct Garage {}
+    /// # impl Apply for Garage {
+    /// #     type Event = CarEvent;
+    /// #     fn apply(&mut self, _: &CarEvent) {}
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryStore::new();
+    /// // All events of a tag; a `Query` names types too, a `Filter` categories and stream names.
+    /// let mut events = store.log(ReadLog::matching(Tag::of("plate", "ADA 1")?));
+    /// while let Some(recorded) = events.try_next().await? {
+    ///     let CarEvent::Parked { plate } = recorded.decode()?;
+    ///     println!("{plate} in {}", recorded.stream.id());
+    /// }
+    /// // And only these types of one aggregate.
+    /// let parked = Query::types::<Garage>([CarEvent::PARKED]).tagged(Tag::of("plate", "ADA 1")?);
+    /// # let _ = store.log(ReadLog::matching(parked));
+    /// # Ok(()) }
+    /// ```
     fn log(&self, read: ReadLog) -> EventStream<'_> {
         paged(read, move |read| async move {
             let page = self.read_log(&read).await?;

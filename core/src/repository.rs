@@ -2,11 +2,11 @@
 
 use std::marker::PhantomData;
 
-use futures::{Stream, TryStreamExt};
+use futures::{StreamExt, stream::BoxStream};
 
 use crate::{
-    Aggregate, EventStoreExt, Handle, LoadError, Position, ReadStream, RecordedEvent, SnapshotPolicy, Timestamp,
-    Version,
+    Aggregate, EventStoreExt, Handle, IntoId, InvalidInput, LoadError, Position, ReadStream, RecordedEvent,
+    SnapshotPolicy, Timestamp, Version,
     command::{Execution, One},
     executor::{AsStore, Executor},
     load::{Loaded, take_snapshot},
@@ -36,12 +36,11 @@ use crate::{
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryStore::new();
 /// let counters = Repository::<Counter>::new(&store);
-/// let visits = "visits".to_owned();
 /// for _ in 0..3 {
-///     counters.execute(&visits, Count).await?;
+///     counters.execute("visits", Count).await?;
 /// }
-/// assert_eq!(counters.load(&visits).await?.count, 3);
-/// assert_eq!(counters.load_as_of(&visits, AsOf::Version(Version::new(2))).await?.count, 2);
+/// assert_eq!(counters.load("visits").await?.count, 3);
+/// assert_eq!(counters.load_as_of("visits", AsOf::Version(Version::new(2))).await?.count, 2);
 /// # Ok(()) }
 /// ```
 pub struct Repository<A> {
@@ -77,6 +76,9 @@ impl AsOf {
     }
 }
 
+/// Events with their envelopes, one after the other.
+pub type HistoryStream<'a, E> = BoxStream<'a, Result<(RecordedEvent, E), LoadError>>;
+
 impl<A: Aggregate> Repository<A> {
     /// The aggregates in a store, with an executor of its own.
     pub fn new(store: &impl AsStore) -> Self {
@@ -97,21 +99,21 @@ impl<A: Aggregate> Repository<A> {
 
     /// Lets an aggregate handle a command: decides, appends, and decides again when another command came first.
     ///
-    /// It is executed when awaited: `accounts.execute(&id, Deposit { cents: 100 }).await?`.
-    pub fn execute<C>(&self, id: &A::Id, command: C) -> Execution<One<A, C>>
+    /// It is executed when awaited: `accounts.execute("ada", Deposit { cents: 100 }).await?`.
+    pub fn execute<C>(&self, id: impl IntoId<A::Id>, command: C) -> Execution<One<A, C>>
     where
         A: Handle<C>,
         C: Send + Sync + 'static,
     {
-        Execution::new(self.executor.clone(), One::new(id.clone(), command, self.snapshots))
+        Execution::new(self.executor.clone(), One::new(id.into_id(), command, self.snapshots))
     }
 
     /// An aggregate as it is now; its [`Default`] where nothing happened to it yet.
     ///
     /// # Errors
     /// [`LoadError::Decode`] for an event that can't be read, [`LoadError::Store`] for what the store says.
-    pub async fn load(&self, id: &A::Id) -> Result<Loaded<A>, LoadError> {
-        let (loaded, _) = self.executor.load::<A>(&A::stream(id)?, true).await?;
+    pub async fn load(&self, id: impl IntoId<A::Id>) -> Result<Loaded<A>, LoadError> {
+        let (loaded, _) = self.executor.load::<A>(&A::stream(&id.into_id())?, true).await?;
         Ok(std::sync::Arc::unwrap_or_clone(loaded))
     }
 
@@ -120,8 +122,8 @@ impl<A: Aggregate> Repository<A> {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub async fn load_as_of(&self, id: &A::Id, moment: AsOf) -> Result<Loaded<A>, LoadError> {
-        let stream = A::stream(id)?;
+    pub async fn load_as_of(&self, id: impl IntoId<A::Id>, moment: AsOf) -> Result<Loaded<A>, LoadError> {
+        let stream = A::stream(&id.into_id())?;
         let newest_snapshot = match moment {
             AsOf::Version(version) => version,
             AsOf::Position(_) | AsOf::Time(_) => Version::NONE,
@@ -132,15 +134,17 @@ impl<A: Aggregate> Repository<A> {
     }
 
     /// What happened to an aggregate, from the first event on, read as it is asked for.
-    pub fn history(
-        &self,
-        id: &A::Id,
-    ) -> Result<impl Stream<Item = Result<(RecordedEvent, A::Event), LoadError>> + Send + '_, crate::InvalidInput> {
-        let events = self.executor.store().stream(ReadStream::new(A::stream(id)?));
-        Ok(events.map_err(LoadError::from).and_then(async |event| {
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for an id that makes no stream name. The stream ends with its first error, which is as of
+    /// [`load`](Self::load).
+    pub fn history(&self, id: impl IntoId<A::Id>) -> Result<HistoryStream<'_, A::Event>, InvalidInput> {
+        let events = self.executor.store().stream(ReadStream::new(A::stream(&id.into_id())?));
+        let decode = |event: RecordedEvent| {
             let decoded = event.decode()?;
             Ok((event, decoded))
-        }))
+        };
+        Ok(events.map(move |event| decode(event?)).boxed())
     }
 
     /// Takes a snapshot by hand, and says of which version; `None` where there is nothing to take one of, or it could
@@ -148,9 +152,10 @@ impl<A: Aggregate> Repository<A> {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub async fn snapshot(&self, id: &A::Id) -> Result<Option<Version>, LoadError> {
-        let stream = A::stream(id)?;
-        let mut loaded = self.load(id).await?;
+    pub async fn snapshot(&self, id: impl IntoId<A::Id>) -> Result<Option<Version>, LoadError> {
+        let id = id.into_id();
+        let stream = A::stream(&id)?;
+        let mut loaded = self.load(&id).await?;
         let taken = take_snapshot(self.executor.store(), &stream, &mut loaded).await;
         let version = loaded.version();
         self.executor.remember(&stream, loaded.into());

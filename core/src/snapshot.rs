@@ -57,7 +57,7 @@ pub struct Snapshot {
     pub data: Bytes,
 }
 
-/// Keeps the newest snapshot of each stream.
+/// Keeps the snapshot of each stream that was saved last.
 ///
 /// What goes in must come out, or nothing: a store never returns part of a snapshot. Snapshots need not be durable.
 /// Whether one is of any use is for the [`Repository`](crate::Repository) to find out.

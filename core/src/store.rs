@@ -84,7 +84,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// A page of the log. [`EventStoreExt::log`](crate::EventStoreExt::log) reads on page by page.
     ///
     /// # Errors
-    /// Those of the engine, and [`Invalid`](StoreError::Invalid) for a filter that asks for nothing.
+    /// Those of the engine, and [`Invalid`](StoreError::Invalid) for a filter with an item that names nothing.
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError>;
 
     /// The event of an id.

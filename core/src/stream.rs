@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     InvalidInput,
-    text::{Text, check_name, name_type},
+    text::{Text, check_name, is_control, name_type},
 };
 
 name_type! {
@@ -26,14 +26,14 @@ impl Category {
     /// A category that is known when the program is compiled.
     ///
     /// # Panics
-    /// At compile time in a constant, where the text is empty, too long, or contains `-` or an ASCII control character.
+    /// At compile time in a constant, where the text is empty, too long, or contains `-` or a control character.
     pub const fn from_static(text: &'static str) -> Self {
         let bytes = text.as_bytes();
         assert!(!bytes.is_empty() && bytes.len() <= 255, "a category has 1 to 255 bytes");
         let mut i = 0;
         while i < bytes.len() {
             assert!(bytes[i] != b'-', "a category contains no '-'");
-            assert!(bytes[i] >= 0x20 && bytes[i] != 0x7f, "a category contains no control characters");
+            assert!(!is_control(bytes, i), "a category contains no control characters");
             i += 1;
         }
         Self(Text::Static(text))

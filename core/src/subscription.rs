@@ -82,8 +82,8 @@ impl<S: EventStore> Subscription<S> {
     ///
     /// # Errors
     /// [`StoreError::Diverged`] when the token to start from is not of this log, [`StoreError::Invalid`] for a filter
-    /// that asks for nothing.
-    pub async fn new(store: S, filter: Filter, from: StartFrom) -> Result<Self, StoreError> {
+    /// with an item that names nothing.
+    pub async fn new(store: S, filter: impl Into<Filter>, from: StartFrom) -> Result<Self, StoreError> {
         Self::shared(Arc::new(store), filter, from).await
     }
 }
@@ -93,7 +93,8 @@ impl<S: EventStore + ?Sized> Subscription<S> {
     ///
     /// # Errors
     /// As [`new`](Subscription::new).
-    pub async fn shared(store: Arc<S>, filter: Filter, from: StartFrom) -> Result<Self, StoreError> {
+    pub async fn shared(store: Arc<S>, filter: impl Into<Filter>, from: StartFrom) -> Result<Self, StoreError> {
+        let filter = filter.into();
         filter.validate()?;
         let published = store.published();
         let looked_to = match from {

@@ -1,6 +1,7 @@
 //! Given / when / then for aggregates and decision models: no store, no clock, no runtime.
 //!
-//! Events are encoded and decoded on the way, so that one that would not come back from the log fails its test too.
+//! Events are encoded and decoded on the way, so that one that would not come back from the log fails its test too. They
+//! and the domain's errors are compared and shown: derive `Debug` and `PartialEq` for both.
 //!
 //! ```should_panic
 //! # use indelible_core::{*, testing::given};
@@ -90,7 +91,7 @@ impl<A: Aggregate> Given<A> {
         self
     }
 
-    /// At this time; by default 1970-01-01T00:00:00Z.
+    /// At this time; by default 1970-01-01T00:00:00Z, before whatever the given events say.
     #[must_use]
     pub fn at(mut self, time: Timestamp) -> Self {
         self.context = self.context.with_time(time);
@@ -105,6 +106,7 @@ impl<A: Aggregate> Given<A> {
     }
 
     /// Handles a command.
+    #[must_use = "say what is expected: `.then(…)`, `.then_rejected(…)`"]
     pub fn when<C>(self, command: C) -> Then<A, A::Error>
     where
         A: Handle<C>,
@@ -219,6 +221,7 @@ impl GivenLog {
     ///
     /// # Panics
     /// When an event or the query is invalid, or an event that the query finds doesn't decode.
+    #[must_use = "say what is expected: `.then(…)`, `.then_rejected(…)`"]
     #[track_caller]
     pub fn when<M, C>(self, mut model: M, command: C) -> ThenWrites<M::Error>
     where

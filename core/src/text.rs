@@ -63,6 +63,11 @@ pub(crate) fn check_text(what: &'static str, text: &str) -> Result<(), InvalidIn
     }
 }
 
+/// Whether a control character ends at a byte of UTF-8: those of ASCII, and U+0080 to U+009F.
+pub(crate) const fn is_control(bytes: &[u8], i: usize) -> bool {
+    bytes[i] < 0x20 || bytes[i] == 0x7f || (i > 0 && bytes[i - 1] == 0xc2 && bytes[i] < 0xa0)
+}
+
 /// Checks a name: 1 to 255 bytes of text.
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), InvalidInput> {
     if name.is_empty() {

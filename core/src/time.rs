@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Add,
     str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,7 +17,8 @@ use crate::InvalidInput;
 /// use indelible_core::Timestamp;
 /// let time: Timestamp = "2026-01-31T09:30:00.000250Z".parse()?;
 /// assert_eq!(time.as_micros() % 1_000, 250);
-/// assert_eq!(time.to_string(), "2026-01-31T09:30:00.000250Z");
+/// assert_eq!(time.to_string(), "2026-01-31T09:30:00.00025Z");
+/// assert_eq!((time + std::time::Duration::from_micros(999_750)).to_string(), "2026-01-31T09:30:01Z");
 /// # Ok::<(), indelible_core::InvalidInput>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +52,15 @@ impl Timestamp {
     }
 }
 
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+    /// So much later; at most the end of the year 9999.
+    fn add(self, later: Duration) -> Self {
+        let micros = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros).min(jiff::Timestamp::MAX.as_microsecond()))
+    }
+}
+
 impl From<SystemTime> for Timestamp {
     /// A clock outside the years −9999 to 9999 is taken as the nearest of them.
     fn from(time: SystemTime) -> Self {
@@ -64,7 +75,7 @@ impl From<SystemTime> for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(time) => write!(f, "{time:.6}"),
+            Ok(time) => write!(f, "{time}"),
             Err(_) => write!(f, "{} µs", self.0),
         }
     }

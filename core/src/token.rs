@@ -31,7 +31,7 @@ impl StoreId {
 }
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
+        fmt::Display::fmt(self.0.as_hyphenated(), f)
     }
 }
 impl fmt::Debug for StoreId {

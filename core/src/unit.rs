@@ -11,8 +11,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     Aggregate, Append, CommandContext, CommandError, Condition, Context, Decide, Event, EventId, EventStoreExt,
-    ExpectedVersion, Handle, InvalidInput, LoadError, NewEvent, Position, ReadLog, RecordedEvent, SnapshotPolicy,
-    StoreError, StreamId, Token, Version,
+    ExpectedVersion, Handle, IntoId, InvalidInput, LoadError, NewEvent, Position, ReadLog, RecordedEvent,
+    SnapshotPolicy, StoreError, StreamId, Token, Version,
+    decision::Write,
     encode::{PrepareError, payload},
     executor::Executor,
     load::{Loaded, take_snapshot},
@@ -46,11 +47,11 @@ impl Unit {
     ///
     /// # Errors
     /// [`CommandError::Rejected`] with the domain's error, and whatever keeps the aggregate from being loaded.
-    pub async fn execute<A, C>(&self, id: A::Id, command: C) -> Result<(), CommandError<A::Error>>
+    pub async fn execute<A, C>(&self, id: impl IntoId<A::Id> + Send, command: C) -> Result<(), CommandError<A::Error>>
     where
         A: Handle<C>,
     {
-        self.execute_ref::<A, C>(&id, &command, A::SNAPSHOTS).await
+        self.execute_ref::<A, C>(&id.into_id(), &command, A::SNAPSHOTS).await
     }
 
     pub(crate) async fn execute_ref<A, C>(
@@ -69,7 +70,14 @@ impl Unit {
     ///
     /// # Errors
     /// [`CommandError::Rejected`] with the domain's error, and whatever keeps the model's events from being read.
-    pub async fn decide<M, C>(&self, model: M, command: &C) -> Result<(), CommandError<M::Error>>
+    pub async fn decide<M, C>(&self, model: M, command: C) -> Result<(), CommandError<M::Error>>
+    where
+        M: Decide<C>,
+    {
+        self.decide_ref(model, &command).await
+    }
+
+    pub(crate) async fn decide_ref<M, C>(&self, model: M, command: &C) -> Result<(), CommandError<M::Error>>
     where
         M: Decide<C>,
     {
@@ -80,8 +88,8 @@ impl Unit {
     ///
     /// # Errors
     /// Whatever keeps the aggregate from being loaded.
-    pub async fn load<A: Aggregate>(&self, id: &A::Id) -> Result<A, LoadError> {
-        let stream = A::stream(id)?;
+    pub async fn load<A: Aggregate>(&self, id: impl IntoId<A::Id> + Send) -> Result<A, LoadError> {
+        let stream = A::stream(&id.into_id())?;
         let mut guard = self.work().await?;
         let work = guard.get()?;
         Ok(work.entry::<A>(&stream, A::SNAPSHOTS).await?.loaded.state().clone())
@@ -168,11 +176,17 @@ impl Work {
         let context = Context::new(Some(id.clone()), version, self.context.clone());
         let entry = self.entry_mut::<A>(&stream)?;
         let events = entry.loaded.state().handle(command, &context).map_err(CommandError::Rejected)?;
-        if events.closes() {
+        let closes = events.closes();
+        // All or nothing: the closure of a transaction may go on after an error.
+        let encode = |event| {
+            self.check_open(&stream)?;
+            Ok((self.executor.encoder().encode(&stream, &event, &self.context)?, event))
+        };
+        let encoded: Vec<_> = events.into_iter().map(encode).collect::<Result<_, CommandError<A::Error>>>()?;
+        if closes {
             self.closes.push(stream.clone());
         }
-        for event in events {
-            let new = self.executor.encoder().encode(&stream, &event, &self.context)?;
+        for (new, event) in encoded {
             let size = new.data.len();
             self.push(stream.clone(), new);
             let seen = self.pending.len();
@@ -190,6 +204,9 @@ impl Work {
         let query = model.query()?;
         let store = self.executor.store().clone();
         let head = store.head().await?;
+        // Whatever comes of it, a rejection too: what the unit does next may rest on it.
+        self.conditions.push(Condition::none_after(query.clone(), head.position));
+        self.read_to = Some(head);
         let mut events = store.log(ReadLog::matching(query.clone()).to(head.position));
         while let Some(event) = events.try_next().await? {
             model.apply(&event.decode()?);
@@ -198,14 +215,24 @@ impl Work {
             model.apply(&M::Event::decode(&payload(stream, new))?);
         }
         let writes = model.decide(command, &self.context).map_err(CommandError::Rejected)?;
-        for write in writes.iter() {
+        let encode = |write: &Write| {
             let stream = write.stream.clone()?;
+            self.check_open(&stream)?;
             let new = write.event.encode(&stream, self.executor.encoder(), &self.context)?;
+            Ok((stream, new))
+        };
+        let encoded: Vec<_> = writes.iter().map(encode).collect::<Result<_, CommandError<M::Error>>>()?;
+        for (stream, new) in encoded {
             self.push(stream, new);
         }
-        self.conditions.push(Condition::none_after(query, head.position));
-        self.read_to = Some(head);
         Ok(())
+    }
+
+    fn check_open(&self, stream: &StreamId) -> Result<(), InvalidInput> {
+        match self.closes.contains(stream) {
+            true => Err(InvalidInput::new("unit", format!("{stream} was closed by an earlier command of it"))),
+            false => Ok(()),
+        }
     }
 
     fn push(&mut self, stream: StreamId, mut new: NewEvent) {
@@ -229,11 +256,11 @@ impl Work {
         }
         let pending = std::mem::take(&mut self.pending);
         let caught_up = self.entry_mut::<A>(stream).and_then(|entry| {
-            for (written, new) in &pending[entry.seen..] {
-                if written == stream {
-                    let event = A::Event::decode(&payload(stream, new))?;
-                    Arc::make_mut(&mut entry.loaded).apply(&event, new.data.len());
-                }
+            let written = pending[entry.seen..].iter().filter(|(written, _)| written == stream);
+            let decode = |(_, new): &(_, NewEvent)| Ok((A::Event::decode(&payload(stream, new))?, new.data.len()));
+            // All are decoded before one is applied: after an error, none may be applied again.
+            for (event, size) in written.map(decode).collect::<Result<Vec<_>, LoadError>>()? {
+                Arc::make_mut(&mut entry.loaded).apply(&event, size);
             }
             entry.seen = pending.len();
             Ok(())
@@ -250,10 +277,19 @@ impl Work {
         })
     }
 
-    /// Whether all that was read still holds. What was only remembered is compared with the log.
+    /// Whether all that was read holds at one moment. What was read alone, and from the log, does; what was only
+    /// remembered, or read one after the other, is compared with the log.
     pub(crate) async fn is_current(&self) -> Result<bool, StoreError> {
+        let alone = self.aggregates.len() + self.conditions.len() == 1;
+        let store = self.executor.store();
         for (stream, entry) in &self.aggregates {
-            if !entry.is_proved() && self.executor.store().stream_head(stream).await?.version != entry.base() {
+            if !(alone && entry.is_proved()) && store.stream_head(stream).await?.version != entry.base() {
+                return Ok(false);
+            }
+        }
+        for condition in self.conditions.iter().filter(|_| !alone) {
+            let read = ReadLog::matching(condition.query.clone()).from(condition.after.plus(1)).limit(1);
+            if store.log(read).try_next().await?.is_some() {
                 return Ok(false);
             }
         }
@@ -314,8 +350,11 @@ impl<A: Aggregate> Working for Entry<A> {
 
     async fn commit(mut self: Box<Self>, executor: &Executor, stream: &StreamId, recorded: &[RecordedEvent]) {
         let own = || recorded.iter().filter(|event| event.stream == *stream);
-        if own().count() as u64 != self.loaded.version().get() - self.base.get() {
-            // A decision wrote to the stream after the state was last looked at: the state is not the newest.
+        let count = own().count() as u64;
+        let newest = own().next_back().map_or(self.base, |last| last.version);
+        if self.base.plus(count) != newest || self.loaded.version() != newest {
+            // A decision wrote to the stream after the state was last looked at: the state is not the newest. Or a
+            // command of the same key wrote these very events, behind others that the state doesn't know.
             return;
         }
         if let Some(last) = own().next_back() {

@@ -294,7 +294,7 @@ impl Room {
 
     fn take(&mut self, event: &RecordedEvent) {
         self.events -= 1;
-        self.bytes = self.bytes.saturating_sub(event.data.len());
+        self.bytes = self.bytes.saturating_sub(event.size());
     }
 }
 

@@ -94,7 +94,7 @@ impl<M: Decide<C>, C: Send + Sync + 'static> Plan for Decision<M, C> {
     }
 
     async fn decide(&self, unit: &Unit) -> Result<(), CommandError<M::Error>> {
-        unit.decide(self.model.clone(), &self.command).await
+        unit.decide_ref(self.model.clone(), &self.command).await
     }
 }
 

@@ -29,7 +29,7 @@ fn sized(name: &str, bytes: usize) -> NewEvent {
 /// An event's bytes.
 pub(super) async fn l10_an_event_has_a_largest_size(h: &mut dyn Harness) {
     let store = h.store();
-    let max = store.limits().event_bytes_max;
+    let max = store.limits().event_bytes_max();
     assert_eq!(max, MIB, "the suite runs on a store with default limits");
     let of = |bytes| to("a-1", [sized("a-1", bytes)]);
     assert_boundary(&store, of(max + 1), of(max), "an event's bytes").await;
@@ -40,7 +40,7 @@ pub(super) async fn l10_an_event_has_a_largest_size(h: &mut dyn Harness) {
 /// An append's bytes.
 pub(super) async fn l10_an_append_has_a_largest_size(h: &mut dyn Harness) {
     let store = h.store();
-    let max = store.limits().append_bytes_max;
+    let max = store.limits().append_bytes_max();
     let of = |bytes| {
         let half = bytes / 64;
         let events = (0..64).map(|n| sized("a-1", if n == 0 { bytes - 63 * half } else { half }));
@@ -98,7 +98,7 @@ pub(super) async fn l10_limits_are_those_it_was_opened_with(h: &mut dyn Harness)
         h.reopen(Limits::new(event_max, append_max).unwrap()).await;
         let store = h.store();
         let limits = store.limits();
-        assert_eq!((limits.event_bytes_max, limits.append_bytes_max), (event_max, append_max));
+        assert_eq!((limits.event_bytes_max(), limits.append_bytes_max()), (event_max, append_max));
         let of = |bytes| to("a-1", [sized("a-1", bytes)]);
         assert_boundary(&store, of(event_max + 1), of(event_max), "an event's bytes").await;
         let whole =

@@ -159,6 +159,7 @@ pub(super) async fn l3_the_log_only_grows(h: &mut dyn Harness) {
         if is_last {
             break;
         }
+        tokio::task::yield_now().await;
     }
     writers.await.unwrap();
     assert_no_holes(&log(&store).await);

@@ -246,7 +246,7 @@ pub(super) async fn l7_subscriptions_dont_touch_each_other(h: &mut dyn Harness) 
 
 /// A filter that asks for nothing is refused, not waited for.
 pub(super) async fn l7_a_filter_that_asks_for_nothing_is_refused(h: &mut dyn Harness) {
-    let filter = Query::new([QueryItem::default()]).into();
+    let filter = Query::new([QueryItem::default()]);
     let result = Subscription::shared(h.store(), filter, StartFrom::Beginning).await;
     assert!(matches!(result, Err(StoreError::Invalid(_))), "a filter that asks for nothing must be refused");
 }

@@ -66,10 +66,10 @@ impl CloudEvent {
     /// The event in this form, said by the store that holds it.
     pub fn new(event: &RecordedEvent, store: StoreId) -> Self {
         let json = std::str::from_utf8(&event.data).ok().filter(|_| event.content_type == ContentType::JSON);
-        // Only what comes out as it went in: a raw value loses white space around it.
+        // Only what comes out as it went in: a raw value loses white space around it, and `null` reads as no data.
         let data = json
             .and_then(|text| RawValue::from_string(text.to_owned()).ok())
-            .filter(|raw| raw.get().len() == event.data.len());
+            .filter(|raw| raw.get().len() == event.data.len() && raw.get() != "null");
         let text = |is_empty: bool, json: serde_json::Result<String>| json.ok().filter(|_| !is_empty);
         Self {
             specversion: "1.0".into(),

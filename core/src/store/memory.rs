@@ -300,7 +300,7 @@ fn page<'a, P>(
         if events.len() == limit || bytes > PAGE_BYTES_MAX {
             return ControlFlow::Break(());
         }
-        bytes += event.data.len();
+        bytes += event.size();
         events.push(event);
         ControlFlow::Continue(())
     });

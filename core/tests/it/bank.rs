@@ -83,10 +83,6 @@ impl Handle<Touch> for Account {
     }
 }
 
-pub fn id(id: &str) -> String {
-    id.to_owned()
-}
-
 /// What happens to an append on its way.
 type OnAppend = dyn Fn(usize, Append, MemoryStore) -> futures::future::BoxFuture<'static, Answer> + Send + Sync;
 type Answer = Result<AppendOutcome, StoreError>;

@@ -146,9 +146,9 @@ async fn thirty_seats_and_five_courses_hold_under_a_race() {
 async fn a_model_sees_what_its_transaction_wrote() {
     let executor = Executor::new(&MemoryStore::new());
     let done = executor.transact(|unit| async move {
-        unit.decide(Enrolment::of("", "c"), &Plan { seats: 1 }).await?;
-        unit.decide(Enrolment::of("ada", "c"), &Enrol).await?;
-        match unit.decide(Enrolment::of("bob", "c"), &Enrol).await {
+        unit.decide(Enrolment::of("", "c"), Plan { seats: 1 }).await?;
+        unit.decide(Enrolment::of("ada", "c"), Enrol).await?;
+        match unit.decide(Enrolment::of("bob", "c"), Enrol).await {
             Err(CommandError::Rejected(Refused::Full)) => Ok(()),
             other => panic!("{other:?}"),
         }
@@ -169,15 +169,15 @@ async fn a_decision_that_writes_nothing_says_how_far_it_looked() {
 fn the_kit_knows_decision_models() {
     let planned = || {
         let planned = CourseEvent::Planned { course: "c".into(), seats: 1 };
-        Writes::to::<Course>(&"c".into(), planned)
+        Writes::to::<Course>("c", planned)
     };
     let enrolled = |student: &str| CourseEvent::Enrolled { course: "c".into(), student: student.into() };
     let ada = || Enrolment::of("ada", "c");
-    given_log(planned()).when(ada(), Enrol).then(Writes::to::<Course>(&"c".into(), enrolled("ada")));
+    given_log(planned()).when(ada(), Enrol).then(Writes::to::<Course>("c", enrolled("ada")));
     // What the query doesn't find is not seen: a full course elsewhere.
     let elsewhere = CourseEvent::Enrolled { course: "d".into(), student: "bob".into() };
-    given_log(planned().and::<Course>(&"d".into(), elsewhere))
+    given_log(planned().and::<Course>("d", elsewhere))
         .when(ada(), Enrol)
-        .then(Writes::to::<Course>(&"c".into(), enrolled("ada")));
-    given_log(planned().and::<Course>(&"c".into(), enrolled("bob"))).when(ada(), Enrol).then_rejected(Refused::Full);
+        .then(Writes::to::<Course>("c", enrolled("ada")));
+    given_log(planned().and::<Course>("c", enrolled("bob"))).when(ada(), Enrol).then_rejected(Refused::Full);
 }

@@ -10,21 +10,21 @@ use indelible_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{Account, Deposit, Watched, id};
+use crate::bank::{Account, Deposit, Watched};
 
 #[tokio::test]
 async fn an_account_is_known_as_it_was() {
     let store = MemoryStore::new();
     let accounts = Repository::<Account>::new(&store);
     for cents in 1..=25 {
-        accounts.execute(&id("a"), Deposit(cents)).await.unwrap();
-        accounts.execute(&id("b"), Deposit(1_000)).await.unwrap();
+        accounts.execute("a", Deposit(cents)).await.unwrap();
+        accounts.execute("b", Deposit(1_000)).await.unwrap();
     }
     let events = store.read_stream(&ReadStream::new("account-a".parse().unwrap())).await.unwrap().events;
     for event in events {
         let n = event.version.get();
         let sum = n * (n + 1) / 2;
-        let at = async |moment| accounts.load_as_of(&id("a"), moment).await.unwrap();
+        let at = async |moment| accounts.load_as_of("a", moment).await.unwrap();
         assert_eq!(at(AsOf::Version(event.version)).await.balance, sum);
         assert_eq!(at(AsOf::Position(event.position)).await.balance, sum);
         // The next event of another stream changes nothing.
@@ -32,8 +32,8 @@ async fn an_account_is_known_as_it_was() {
         let then = at(AsOf::Time(event.recorded_at)).await;
         assert!(then.version() >= event.version && then.balance >= sum);
     }
-    assert_eq!(accounts.load_as_of(&id("a"), AsOf::Position(Position::START)).await.unwrap().version(), Version::NONE);
-    let spared = accounts.load_as_of(&id("a"), AsOf::Version(Version::new(25))).await.unwrap();
+    assert_eq!(accounts.load_as_of("a", AsOf::Position(Position::START)).await.unwrap().version(), Version::NONE);
+    let spared = accounts.load_as_of("a", AsOf::Version(Version::new(25))).await.unwrap();
     assert_eq!(spared.snapshot_version(), Some(Version::new(20)));
 }
 
@@ -49,7 +49,7 @@ async fn a_hundred_thousand_events_are_never_held_at_once() {
         let append = Append::to(stream(), ExpectedVersion::Any, (0..10_000).map(deposit));
         assert!(matches!(store.inner.append(append).await.unwrap(), AppendOutcome::Appended(_)));
     }
-    let loaded = Repository::<Account>::new(&store).load(&id("a")).await.unwrap();
+    let loaded = Repository::<Account>::new(&store).load("a").await.unwrap();
     assert_eq!((loaded.balance, loaded.version()), (100_000, Version::new(100_000)));
     let (reads, largest) = (store.reads.load(Relaxed), store.page_events_max.load(Relaxed));
     assert!(largest <= PAGE_EVENTS_MAX && reads >= 100, "{reads} reads, the largest of {largest} events");
@@ -100,10 +100,10 @@ async fn a_log_of_mixed_encodings_reads_back() {
             store.clone()
         };
         let notes = Repository::<Note>::new(&store);
-        notes.execute(&id("n"), NoteEvent::Written { text: "ü".into() }).await.unwrap();
-        notes.execute(&id("n"), NoteEvent::Scored { points: vec![1, 2] }).await.unwrap();
+        notes.execute("n", NoteEvent::Written { text: "ü".into() }).await.unwrap();
+        notes.execute("n", NoteEvent::Scored { points: vec![1, 2] }).await.unwrap();
     }
-    let note = Repository::<Note>::new(&store).load(&id("n")).await.unwrap();
+    let note = Repository::<Note>::new(&store).load("n").await.unwrap();
     assert_eq!((note.text.as_str(), note.points), ("üüü", 9));
     let events = store.read_stream(&ReadStream::new("note-n".parse().unwrap())).await.unwrap().events;
     let names: Vec<&str> = events.iter().map(|event| event.content_type.as_str()).collect();
@@ -115,11 +115,11 @@ async fn a_log_of_mixed_encodings_reads_back() {
 async fn what_cannot_be_read_is_named() {
     let store = MemoryStore::new();
     let notes = Repository::<Note>::new(&store);
-    notes.execute(&id("n"), NoteEvent::Written { text: "one".into() }).await.unwrap();
+    notes.execute("n", NoteEvent::Written { text: "one".into() }).await.unwrap();
     let strange = NewEvent::new(EventType::from_static("Sung"), Json.content_type(), "{}");
     store.append(Append::to("note-n".parse().unwrap(), ExpectedVersion::Any, [strange])).await.unwrap();
 
-    let Err(LoadError::Decode(error)) = Repository::<Note>::new(&store).load(&id("n")).await else { panic!() };
+    let Err(LoadError::Decode(error)) = Repository::<Note>::new(&store).load("n").await else { panic!() };
     assert_eq!((error.stream.as_str(), error.version, error.schema_version), ("note-n", Version::new(2), 1));
     let text = error.to_string();
     assert!(text.contains("Sung (schema version 1) at version 2 of note-n"), "{text}");
@@ -153,7 +153,7 @@ async fn an_event_that_does_not_come_back_is_not_written() {
         }
     }
     let store = MemoryStore::new();
-    let error = Repository::<Losses>::new(&store).execute(&id("a"), 0_u8).await.unwrap_err();
+    let error = Repository::<Losses>::new(&store).execute("a", 0_u8).await.unwrap_err();
     let CommandError::Encode(error) = error else { panic!("{error}") };
     assert_eq!((error.event_type.as_str(), error.content_type.as_str()), ("Happened", "application/x-bincode"));
     assert_eq!(store.head().await.unwrap().position, Position::START);

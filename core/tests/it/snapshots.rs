@@ -20,7 +20,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use crate::bank::{Account, AccountEvent, Deposit, Withdraw, id};
+use crate::bank::{Account, AccountEvent, Deposit, Withdraw};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -66,16 +66,16 @@ async fn play(steps: &[Step], policy: SnapshotPolicy) -> Result<usize, TestCaseE
     for step in steps {
         let loaded = match *step {
             Step::Deposit(a, cents) => {
-                accounts.execute(&a.to_string(), Deposit(cents)).await.map_err(|error| fail(&error))?;
+                accounts.execute(a.to_string(), Deposit(cents)).await.map_err(|error| fail(&error))?;
                 continue;
             }
             Step::Withdraw(a, cents) => {
-                let _ = accounts.execute(&a.to_string(), Withdraw(cents)).await;
+                let _ = accounts.execute(a.to_string(), Withdraw(cents)).await;
                 continue;
             }
             Step::Transfer(a, b, cents) => {
-                let withdraw = accounts.execute(&a.to_string(), Withdraw(cents));
-                let _ = withdraw.and(accounts.execute(&b.to_string(), Deposit(cents))).await;
+                let withdraw = accounts.execute(a.to_string(), Withdraw(cents));
+                let _ = withdraw.and(accounts.execute(b.to_string(), Deposit(cents))).await;
                 continue;
             }
             Step::SnapshotByHand(a) => {
@@ -139,14 +139,14 @@ async fn is_used(change: impl FnOnce(&mut Snapshot)) -> bool {
     let store = MemoryStore::new();
     let accounts = Repository::<Account>::new(&store);
     for _ in 0..12 {
-        accounts.execute(&id("a"), Deposit(1)).await.unwrap();
+        accounts.execute("a", Deposit(1)).await.unwrap();
     }
     let stream: StreamId = "account-a".parse().unwrap();
     let mut snapshot = store.load_snapshot(&stream).await.unwrap().unwrap();
     assert_eq!(snapshot.version, Version::new(10));
     change(&mut snapshot);
     store.save_snapshot(snapshot).await.unwrap();
-    let loaded = Repository::<Account>::new(&store).load(&id("a")).await.unwrap();
+    let loaded = Repository::<Account>::new(&store).load("a").await.unwrap();
     assert_eq!((loaded.balance, loaded.events), (12, 12));
     loaded.snapshot_version().is_some()
 }
@@ -167,13 +167,13 @@ async fn a_repository_rules_over_the_attribute() {
     let store = MemoryStore::new();
     let accounts = Repository::<Account>::new(&store).with_snapshots(SnapshotPolicy::NEVER);
     for _ in 0..30 {
-        accounts.execute(&id("a"), Deposit(1)).await.unwrap();
+        accounts.execute("a", Deposit(1)).await.unwrap();
     }
     let stream = "account-a".parse().unwrap();
     assert_eq!(store.load_snapshot(&stream).await.unwrap(), None);
-    assert_eq!(accounts.snapshot(&id("a")).await.unwrap(), Some(Version::new(30)));
+    assert_eq!(accounts.snapshot("a").await.unwrap(), Some(Version::new(30)));
     assert_eq!(store.load_snapshot(&stream).await.unwrap().unwrap().version, Version::new(30));
-    assert_eq!(accounts.snapshot(&id("nobody")).await.unwrap(), None);
+    assert_eq!(accounts.snapshot("nobody").await.unwrap(), None);
 }
 
 /// A state that bincode writes and cannot read back is not kept, and costs nothing but the snapshot.
@@ -208,8 +208,8 @@ async fn a_state_that_does_not_come_back_is_not_kept() {
     let store = MemoryStore::new();
     let lossy = Repository::<Lossy>::new(&store);
     for _ in 0..3 {
-        lossy.execute(&id("a"), Deposit(1)).await.unwrap();
+        lossy.execute("a", Deposit(1)).await.unwrap();
     }
     assert_eq!(store.load_snapshot(&"account-a".parse().unwrap()).await.unwrap(), None);
-    assert_eq!(Repository::<Lossy>::new(&store).load(&id("a")).await.unwrap().count, 3);
+    assert_eq!(Repository::<Lossy>::new(&store).load("a").await.unwrap().count, 3);
 }

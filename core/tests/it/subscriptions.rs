@@ -6,13 +6,13 @@ use futures::{FutureExt, StreamExt};
 use indelible_core::{Delivery, EventStore, Filter, Repository, StartFrom, Subscription, Tag};
 use tokio::time::{sleep, timeout};
 
-use crate::bank::{Account, Deposit, Watched, id};
+use crate::bank::{Account, Deposit, Watched};
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_subscription_asks_nothing() {
     let store = Watched::new();
     let accounts = Repository::<Account>::new(&store);
-    accounts.execute(&id("a"), Deposit(1)).await.unwrap();
+    accounts.execute("a", Deposit(1)).await.unwrap();
     let mut live = Subscription::new(store.clone(), Filter::all(), StartFrom::Beginning).await.unwrap();
     assert!(matches!(live.next().await.unwrap(), Delivery::Event(_)));
     assert!(matches!(live.next().await.unwrap(), Delivery::CaughtUp(_)));
@@ -24,7 +24,7 @@ async fn an_idle_subscription_asks_nothing() {
     // And is woken, whenever.
     let deposit = async {
         sleep(Duration::from_secs(60)).await;
-        accounts.execute(&id("a"), Deposit(2)).await.unwrap()
+        accounts.execute("a", Deposit(2)).await.unwrap()
     };
     let (delivery, done) = tokio::join!(live.next(), deposit);
     assert_eq!(delivery.unwrap().into_event().unwrap(), done.events()[0]);
@@ -35,7 +35,7 @@ async fn a_subscription_that_is_behind_says_how_far_it_looked() {
     let store = Watched::new();
     let accounts = Repository::<Account>::new(&store);
     for _ in 0..10 {
-        accounts.execute(&id("a"), Deposit(1)).await.unwrap();
+        accounts.execute("a", Deposit(1)).await.unwrap();
     }
     let filter = Filter::from(indelible_core::Query::default().tagged(Tag::new("no:such").unwrap()));
     let subscription = Subscription::new(store.clone(), filter, StartFrom::Beginning).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_dropped_wait_loses_nothing() {
     let mut live = Subscription::new(store.clone(), Filter::all(), StartFrom::Beginning).await.unwrap();
     let mut seen = Vec::new();
     for n in 1..=100 {
-        accounts.execute(&id("a"), Deposit(n)).await.unwrap();
+        accounts.execute("a", Deposit(n)).await.unwrap();
         // Asked once and dropped, like a branch of a select that lost.
         if let Some(delivery) = live.next().now_or_never() {
             seen.extend(delivery.unwrap().into_event());

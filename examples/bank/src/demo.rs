@@ -25,9 +25,8 @@ pub async fn run(kind: StoreKind) -> Result<()> {
 
     let accounts = Repository::<Account>::new(&store);
     for owner in OWNERS {
-        let id = owner.to_owned();
-        let open = accounts.execute(&id, Open { owner: owner.into() });
-        open.and(accounts.execute(&id, Deposit { amount: START })).await?;
+        let open = accounts.execute(owner, Open { owner: owner.into() });
+        open.and(accounts.execute(owner, Deposit { amount: START })).await?;
     }
     steps.done(format!("opened {} accounts with {START} each", OWNERS.len()));
 
@@ -42,7 +41,7 @@ pub async fn run(kind: StoreKind) -> Result<()> {
                 paid_in += effect.paid_in.0;
                 taken_out += effect.taken_out.0;
             }
-            Err(CommandError::Rejected(AccountError::Insufficient { .. })) => rejected += 1,
+            Err(error) if matches!(error.rejection(), Some(AccountError::Insufficient { .. })) => rejected += 1,
             Err(error) => return Err(error.into()),
         }
     }
@@ -50,7 +49,7 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     ensure!(retries > 0, "no two commands conflicted");
     ensure!(rejected > 0, "no command was rejected");
 
-    let middle = Version::new(accounts.load(&OWNERS[0].to_owned()).await?.version().get() / 2);
+    let middle = Version::new(accounts.load(OWNERS[0]).await?.version().get() / 2);
     drop(accounts);
     // Memory ends with its store; there, only what was remembered of it is dropped.
     let store = if kind == StoreKind::Memory {
@@ -62,8 +61,7 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     let accounts = Repository::<Account>::on(&Executor::new(&store));
     steps.done("closed the bank and opened it again".into());
 
-    let ids = OWNERS.map(str::to_owned);
-    let loaded = try_join_all(ids.iter().map(|id| accounts.load(id))).await?;
+    let loaded = try_join_all(OWNERS.map(|owner| accounts.load(owner))).await?;
     let snapshots = loaded.iter().filter(|account| account.snapshot_version().is_some()).count();
     let total: Cents = loaded.iter().map(|account| account.balance).sum();
     steps.done(format!("loaded all accounts, {snapshots} of them from a snapshot"));
@@ -72,8 +70,8 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     println!("\nThe money adds up: {} paid in − {} taken out = {total}", Cents(paid_in), Cents(taken_out));
     ensure!(total.0 == paid_in - taken_out, "the balances add up to {total}");
 
-    let ada = &ids[0];
-    let read = ReadStream::new(Account::stream(ada)?).from(middle).limit(1);
+    let ada = OWNERS[0];
+    let read = ReadStream::new(Account::stream(&ada.into())?).from(middle).limit(1);
     let Some(event) = store.read_stream(&read).await?.events.pop() else { bail!("{ada} has no event {middle}") };
     let then = accounts.load_as_of(ada, AsOf::Time(event.recorded_at)).await?;
     println!("{ada} had {} at {}, and has {} now", then.balance, event.recorded_at, loaded[0].balance);
@@ -99,16 +97,15 @@ struct Effect {
 
 /// One customer's command: to pay in, take out or transfer, more than is there now and then.
 async fn command(accounts: Repository<Account>, n: usize) -> Result<Effect, CommandError<AccountError>> {
-    let id = OWNERS[n % OWNERS.len()].to_owned();
-    let other = OWNERS[(n / 7) % OWNERS.len()].to_owned();
+    let (owner, other) = (OWNERS[n % OWNERS.len()], OWNERS[(n / 7) % OWNERS.len()]);
     let amount = Cents(1 + (n as u64 * 7_919) % 15_000);
     let none = Cents(0);
     let (execution, paid_in, taken_out) = match n % 3 {
-        0 => (accounts.execute(&id, Deposit { amount }).await, amount, none),
-        1 => (accounts.execute(&id, Withdraw { amount }).await, none, amount),
+        0 => (accounts.execute(owner, Deposit { amount }).await, amount, none),
+        1 => (accounts.execute(owner, Withdraw { amount }).await, none, amount),
         _ => {
-            let withdraw = accounts.execute(&id, Withdraw { amount });
-            (withdraw.and(accounts.execute(&other, Deposit { amount })).await, none, none)
+            let withdraw = accounts.execute(owner, Withdraw { amount });
+            (withdraw.and(accounts.execute(other, Deposit { amount })).await, none, none)
         }
     };
     Ok(Effect { paid_in, taken_out, retries: execution?.attempts() - 1 })

@@ -7,7 +7,7 @@ use indelible::{Apply, Repository};
 
 use crate::account::{Account, AccountEvent};
 
-pub async fn history(accounts: &Repository<Account>, id: &String) -> Result<Table> {
+pub async fn history(accounts: &Repository<Account>, id: &str) -> Result<Table> {
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY).set_header(["version", "recorded at", "what happened", "amount", "balance"]);
     for column in [0, 3, 4] {
@@ -16,7 +16,7 @@ pub async fn history(accounts: &Repository<Account>, id: &String) -> Result<Tabl
         }
     }
     let mut account = Account::default();
-    let mut history = std::pin::pin!(accounts.history(id)?);
+    let mut history = accounts.history(id)?;
     while let Some((recorded, event)) = history.try_next().await? {
         account.apply(&event);
         let (what, amount) = match event {

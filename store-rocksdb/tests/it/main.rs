@@ -2,6 +2,7 @@
 
 mod child;
 
+mod commands;
 mod conformance;
 mod damage;
 mod failed_write;
