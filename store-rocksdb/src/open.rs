@@ -8,7 +8,8 @@ use std::{
 
 use indelible_core::{Cause, InvalidInput, Position, StoreError, StoreId, Timestamp, Token};
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode, LogLevel, WriteBatch,
+    BlockBasedOptions, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, IteratorMode, LogLevel,
+    WriteBatch,
 };
 use uuid::Uuid;
 
@@ -255,11 +256,16 @@ fn identity(path: &Path, db: &DB) -> Result<StoreId, OpenError> {
 fn find_head(path: &Path, db: &DB) -> Result<Position, OpenError> {
     let log = Series::log();
     let mut records = db.raw_iterator();
+    // A search that fails looks like one that finds nothing, and the next one forgets it: an unreadable end would be an
+    // empty log, whose positions are given again.
+    let number = |records: &DBRawIterator<'_>| match records.status() {
+        Ok(()) => Ok(records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new)),
+        Err(error) => Err(engine_error(path, "looking for its head", error)),
+    };
     records.seek_for_prev(log.key(u64::MAX));
-    let head = records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new);
+    let head = number(&records)?;
     records.seek(log.key(0));
-    let first = records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new);
-    records.status().map_err(|error| engine_error(path, "looking for its head", error))?;
+    let first = number(&records)?;
     if head > Position::START && first != Position::FIRST {
         let what = format!("the events at positions 1 to {} are missing", first.before());
         return Err(OpenError::Corrupted { path: path.into(), what, source: None });

@@ -4,6 +4,7 @@ mod child;
 
 mod conformance;
 mod damage;
+mod edges;
 mod failed_write;
 mod idle;
 mod kill;

@@ -1,0 +1,55 @@
+//! Edges: where one unread status, one missing key or one process too many would make a store tell what is not so.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use indelible_core::{
+    Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, Tag,
+};
+use indelible_rocksdb::{OpenError, RocksStore};
+
+/// One event more, to a stream; its data tells where it lies in a file.
+async fn write(store: &RocksStore, stream: &str, data: String) {
+    let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, data)
+        .with_tags([Tag::of("kind", "edge").unwrap()]);
+    let outcome = store.append(Append::to(stream.parse().unwrap(), ExpectedVersion::Any, [event])).await;
+    assert!(matches!(outcome, Ok(AppendOutcome::Appended(_))), "{outcome:?}");
+}
+
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect()
+}
+
+/// The block of a table with the end of the log is damaged: the search for the head fails, and must not be taken for a
+/// log that holds nothing, whose positions would be given again.
+#[tokio::test]
+async fn a_damaged_end_of_the_log_is_not_an_empty_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    futures::future::join_all((0..50).map(|n| write(&store, "s-1", format!("\"event {n:04} {}\"", "x".repeat(5_000)))))
+        .await;
+    let last = store.head().await.unwrap();
+    assert_eq!(last.position, Position::new(50));
+    let data = store.event(last.event).await.unwrap().unwrap().data;
+    store.close().await.unwrap();
+    RocksStore::open(dir.path()).unwrap().close().await.unwrap(); // which moves the write-ahead log to a table
+
+    let mut hits = 0;
+    for table in tables(dir.path()) {
+        let mut bytes = fs::read(&table).unwrap();
+        if let Some(at) = bytes.windows(data.len()).position(|window| window == &data[..]) {
+            bytes[at + 20] ^= 1;
+            fs::write(&table, bytes).unwrap();
+            hits += 1;
+        }
+    }
+    assert_eq!(hits, 1, "the last event lies in one table");
+    match RocksStore::open(dir.path()) {
+        Err(OpenError::Corrupted { .. }) => {}
+        Err(other) => panic!("must be refused as corrupted, not {other:?}"),
+        Ok(store) => panic!("opened with the head at {}", store.head().await.unwrap()),
+    }
+}
