@@ -122,7 +122,17 @@ pub(crate) struct Opened {
 /// RocksDB, and the lock that makes it ours. Fields are dropped in this order.
 pub(crate) struct Engine {
     pub(crate) db: DB,
-    _lock: File,
+    _lock: Lock,
+}
+
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A process that another thread is just starting has a copy of the open file, and would hold the lock for a
+        // moment longer where ours were closed only.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Opens the directory, and proves what can be proved quickly: the head's neighbourhood is whole and indexed, and no
@@ -162,7 +172,7 @@ fn create_dir_durably(path: &Path) -> io::Result<()> {
 
 /// The lock is the file's and not the name's, so it holds against any other path to the same directory, in this process
 /// or another. The kernel frees it when the process ends, however it ends.
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn lock(path: &Path) -> Result<Lock, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.into(), what: "locking it", source: error.into() };
     let name = path.join(LOCK_FILE);
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(name).map_err(io)?;
@@ -176,8 +186,9 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-    Ok(file)
+    let mut lock = Lock(file);
+    lock.0.set_len(0).and_then(|()| writeln!(lock.0, "{}", std::process::id())).map_err(io)?;
+    Ok(lock)
 }
 
 /// Whether a store may be made here. RocksDB would make one wherever its `CURRENT` file is missing, and delete what it

@@ -3,10 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
 };
 
 use indelible_core::{
-    Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, Tag,
+    Append, AppendOutcome, Condition, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, ReadLog,
+    ReadStream, StoreError, StreamId, Tag,
 };
 use indelible_rocksdb::{OpenError, RocksStore};
 
@@ -52,4 +56,24 @@ async fn a_damaged_end_of_the_log_is_not_an_empty_log() {
         Err(other) => panic!("must be refused as corrupted, not {other:?}"),
         Ok(store) => panic!("opened with the head at {}", store.head().await.unwrap()),
     }
+}
+
+/// A process that is being started holds a copy of every open file for a moment, the lock's too. A store that is closed
+/// is free all the same.
+#[test]
+fn a_closed_store_is_free_while_processes_are_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let locked = (0..30).find_map(|n| RocksStore::open(dir.path()).err().map(|error| (n, error)));
+        is_over.store(true, Relaxed);
+        assert!(locked.is_none(), "{locked:?}");
+    });
 }
