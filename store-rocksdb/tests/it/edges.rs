@@ -58,6 +58,32 @@ async fn a_damaged_end_of_the_log_is_not_an_empty_log() {
     }
 }
 
+/// Works on the keys below the store.
+fn below(dir: &Path, work: impl FnOnce(&rocksdb::DB)) {
+    work(&rocksdb::DB::open_default(dir).unwrap());
+}
+
+/// A hole in a stream's index is an error whichever way the stream is read, also at its first version.
+#[tokio::test]
+async fn a_stream_without_its_beginning_is_not_a_shorter_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    for n in 0..3 {
+        write(&store, "s-1", n.to_string()).await;
+    }
+    for n in 0..1_000 {
+        write(&store, "other-1", n.to_string()).await; // so that opening doesn't look as far back
+    }
+    store.close().await.unwrap();
+    below(dir.path(), |db| db.delete([b"ss-1\0".as_slice(), &1_u64.to_be_bytes()].concat()).unwrap());
+    let store = RocksStore::open(dir.path()).unwrap();
+    let stream: StreamId = "s-1".parse().unwrap();
+    for read in [ReadStream::new(stream.clone()), ReadStream::new(stream).backwards()] {
+        let answer = store.read_stream(&read).await;
+        assert!(matches!(answer, Err(StoreError::Corrupted { .. })), "{:?}: {answer:?}", read.direction);
+    }
+}
+
 /// A process that is being started holds a copy of every open file for a moment, the lock's too. A store that is closed
 /// is free all the same.
 #[test]
