@@ -298,6 +298,11 @@ fn check_tail(view: &View<'_>) -> Result<Option<Timestamp>, StoreError> {
         if view.version_at(&event.stream, event.version)? != Some(position) {
             return Err(unindexed("its stream's index"));
         }
+        for series in keys::postings(&event) {
+            if view.get(&series.key(position.get()))?.is_none() {
+                return Err(unindexed("an index of its category, type and tags"));
+            }
+        }
         if position == view.head {
             head_time = Some(event.recorded_at);
             if !event.ends_append {

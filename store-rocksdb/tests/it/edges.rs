@@ -84,6 +84,28 @@ async fn a_stream_without_its_beginning_is_not_a_shorter_stream() {
     }
 }
 
+/// What conditions are judged by is proved at opening, as the events are.
+#[tokio::test]
+async fn an_event_that_is_missing_in_an_index_of_queries_is_refused() {
+    for (kind, name) in [("c", "s"), ("t", "s\0Written"), ("g", "kind:edge")] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(dir.path()).unwrap();
+        for n in 0..3 {
+            write(&store, "s-1", n.to_string()).await;
+        }
+        store.close().await.unwrap();
+        let key = [kind.as_bytes(), name.as_bytes(), b"\0", &2_u64.to_be_bytes()].concat();
+        below(dir.path(), |db| {
+            assert!(db.get(&key).unwrap().is_some());
+            db.delete(&key).unwrap();
+        });
+        match RocksStore::open(dir.path()) {
+            Err(error @ OpenError::Corrupted { .. }) => assert!(error.to_string().contains("position 2"), "{error}"),
+            other => panic!("the index {kind} lacks position 2: {other:?}"),
+        }
+    }
+}
+
 /// A process that is being started holds a copy of every open file for a moment, the lock's too. A store that is closed
 /// is free all the same.
 #[test]
