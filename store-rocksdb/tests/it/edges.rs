@@ -9,8 +9,8 @@ use std::{
 };
 
 use indelible_core::{
-    Append, AppendOutcome, Condition, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, ReadLog,
-    ReadStream, StoreError, StreamId, Tag,
+    Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, ReadStream,
+    StoreError, StreamId, Tag,
 };
 use indelible_rocksdb::{OpenError, RocksStore};
 

@@ -2,6 +2,7 @@
 
 mod child;
 
+mod against_memory;
 mod conformance;
 mod damage;
 mod edges;
