@@ -175,8 +175,19 @@ impl<'a> View<'a> {
         if low > self.head {
             return Ok(None);
         }
-        let plan = Plan { db: self.db, low, high: self.head, direction: Direction::Forwards };
-        Ok(plan.query(query.items()).seek(low.get())?.map(Position::new))
+        let mut high = self.head;
+        let mut first = None;
+        // One item after the other: the cursors of all would hold hundreds of megabytes for the largest query.
+        for item in query.items() {
+            let plan = Plan { db: self.db, low, high, direction: Direction::Forwards };
+            if let Some(found) = plan.item(item).seek(low.get())?.map(Position::new) {
+                (first, high) = (Some(found), found.before());
+            }
+            if low > high {
+                break;
+            }
+        }
+        Ok(first)
     }
 
     pub(crate) fn streams(
