@@ -313,6 +313,9 @@ impl EventStore for RocksStore {
     }
 
     fn published(&self) -> watch::Receiver<Position> {
-        self.handle.shared.published.clone()
+        let mut published = self.handle.shared.published.clone();
+        // The shared one has seen nothing since the opening.
+        published.mark_unchanged();
+        published
     }
 }

@@ -143,3 +143,12 @@ async fn conditions_take_room_in_the_queue() {
     assert!(matches!(first, Ok(AppendOutcome::Appended(_))), "alone it is let in: {first:?}");
     assert!(matches!(second, Err(StoreError::Overloaded { .. })), "{second:?}");
 }
+
+/// Who asks for the published head and waits for a change waits for the next one, not for all since the opening.
+#[tokio::test]
+async fn what_was_published_before_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    write(&store, "s-1", "1".into()).await;
+    assert!(!store.published().has_changed().unwrap());
+}
