@@ -163,11 +163,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The positions of the events that match a query, and no others.
-    pub(crate) fn query(&self, items: &[QueryItem]) -> Postings<'a> {
+    fn query(&self, items: &[QueryItem]) -> Postings<'a> {
         self.any(items.iter().map(|item| self.item(item)).collect())
     }
 
-    fn item(&self, item: &QueryItem) -> Postings<'a> {
+    /// The same for one of its items.
+    pub(crate) fn item(&self, item: &QueryItem) -> Postings<'a> {
         let mut parts: Vec<_> = item.all_tags().iter().map(|tag| self.one(Series::tag(tag))).collect();
         match item.any_type() {
             [] => {}

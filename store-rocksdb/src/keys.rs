@@ -16,7 +16,7 @@
 //! those of another, also where one name begins with the other, and names sort as their text does. One key space and not
 //! one column family a kind, so that whatever a recovery finds is one prefix of all writes.
 
-use indelible_core::{Category, EventId, Position, QualifiedType, StreamId, Tag};
+use indelible_core::{Category, EventId, Position, QualifiedType, RecordedEvent, StreamId, Tag};
 
 pub(crate) const FORMAT: &[u8] = b"mformat";
 pub(crate) const STORE: &[u8] = b"mstore";
@@ -95,6 +95,14 @@ impl Series {
         let number = key.strip_prefix(self.0.as_slice())?;
         Some(u64::from_be_bytes(number.try_into().ok()?))
     }
+}
+
+/// Where the position of an event stands beside the log: in the series of its category, of its type, and of each tag.
+pub(crate) fn postings(event: &RecordedEvent) -> impl Iterator<Item = Series> {
+    let category = event.stream.category_str();
+    [Series::category(category), Series::event_type(category, event.event_type.as_str())]
+        .into_iter()
+        .chain(event.tags.iter().map(Series::tag))
 }
 
 /// The names that one kind of series is kept for, in the order of their text.

@@ -8,7 +8,8 @@ use std::{
 
 use indelible_core::{Cause, InvalidInput, Position, StoreError, StoreId, Timestamp, Token};
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode, LogLevel, WriteBatch,
+    BlockBasedOptions, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, IteratorMode, LogLevel,
+    WriteBatch,
 };
 use uuid::Uuid;
 
@@ -121,7 +122,17 @@ pub(crate) struct Opened {
 /// RocksDB, and the lock that makes it ours. Fields are dropped in this order.
 pub(crate) struct Engine {
     pub(crate) db: DB,
-    _lock: File,
+    _lock: Lock,
+}
+
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A process that another thread is just starting has a copy of the open file, and would hold the lock for a
+        // moment longer where ours were closed only.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Opens the directory, and proves what can be proved quickly: the head's neighbourhood is whole and indexed, and no
@@ -161,7 +172,7 @@ fn create_dir_durably(path: &Path) -> io::Result<()> {
 
 /// The lock is the file's and not the name's, so it holds against any other path to the same directory, in this process
 /// or another. The kernel frees it when the process ends, however it ends.
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn lock(path: &Path) -> Result<Lock, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.into(), what: "locking it", source: error.into() };
     let name = path.join(LOCK_FILE);
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(name).map_err(io)?;
@@ -175,8 +186,9 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-    Ok(file)
+    let mut lock = Lock(file);
+    lock.0.set_len(0).and_then(|()| writeln!(lock.0, "{}", std::process::id())).map_err(io)?;
+    Ok(lock)
 }
 
 /// Whether a store may be made here. RocksDB would make one wherever its `CURRENT` file is missing, and delete what it
@@ -255,11 +267,16 @@ fn identity(path: &Path, db: &DB) -> Result<StoreId, OpenError> {
 fn find_head(path: &Path, db: &DB) -> Result<Position, OpenError> {
     let log = Series::log();
     let mut records = db.raw_iterator();
+    // A search that fails looks like one that finds nothing, and the next one forgets it: an unreadable end would be an
+    // empty log, whose positions are given again.
+    let number = |records: &DBRawIterator<'_>| match records.status() {
+        Ok(()) => Ok(records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new)),
+        Err(error) => Err(engine_error(path, "looking for its head", error)),
+    };
     records.seek_for_prev(log.key(u64::MAX));
-    let head = records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new);
+    let head = number(&records)?;
     records.seek(log.key(0));
-    let first = records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new);
-    records.status().map_err(|error| engine_error(path, "looking for its head", error))?;
+    let first = number(&records)?;
     if head > Position::START && first != Position::FIRST {
         let what = format!("the events at positions 1 to {} are missing", first.before());
         return Err(OpenError::Corrupted { path: path.into(), what, source: None });
@@ -280,6 +297,11 @@ fn check_tail(view: &View<'_>) -> Result<Option<Timestamp>, StoreError> {
         }
         if view.version_at(&event.stream, event.version)? != Some(position) {
             return Err(unindexed("its stream's index"));
+        }
+        for series in keys::postings(&event) {
+            if view.get(&series.key(position.get()))?.is_none() {
+                return Err(unindexed("an index of its category, type and tags"));
+            }
         }
         if position == view.head {
             head_time = Some(event.recorded_at);

@@ -89,6 +89,9 @@ impl<'a> View<'a> {
         if low > high {
             return Ok(page);
         }
+        let missing = |version: Version| {
+            StoreError::corrupted(format!("version {version} of {} is missing in its index", read.stream))
+        };
         let mut versions = self.versions(&read.stream, low, high, read.direction);
         let mut room = Room::new(read.limit);
         let (mut target, mut is_known) = match read.direction {
@@ -98,8 +101,7 @@ impl<'a> View<'a> {
         };
         while let Some(entry) = versions.at_or_behind(target)? {
             if is_known && entry.version != target {
-                let stream = &read.stream;
-                return Err(StoreError::corrupted(format!("version {target} of {stream} is missing in its index")));
+                return Err(missing(target));
             }
             is_known = true;
             if entry.position <= self.head {
@@ -123,6 +125,9 @@ impl<'a> View<'a> {
                 Direction::Forwards => entry.version.plus(1),
                 Direction::Backwards => entry.version.before(),
             };
+        }
+        if read.direction == Direction::Backwards && is_known && target >= Version::FIRST {
+            return Err(missing(target));
         }
         Ok(page)
     }
@@ -170,8 +175,19 @@ impl<'a> View<'a> {
         if low > self.head {
             return Ok(None);
         }
-        let plan = Plan { db: self.db, low, high: self.head, direction: Direction::Forwards };
-        Ok(plan.query(query.items()).seek(low.get())?.map(Position::new))
+        let mut high = self.head;
+        let mut first = None;
+        // One item after the other: the cursors of all would hold hundreds of megabytes for the largest query.
+        for item in query.items() {
+            let plan = Plan { db: self.db, low, high, direction: Direction::Forwards };
+            if let Some(found) = plan.item(item).seek(low.get())?.map(Position::new) {
+                (first, high) = (Some(found), found.before());
+            }
+            if low > high {
+                break;
+            }
+        }
+        Ok(first)
     }
 
     pub(crate) fn streams(

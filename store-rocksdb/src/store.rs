@@ -26,8 +26,8 @@ use crate::{
     statistics::Counters,
 };
 
-/// What an event takes in the queue beside its own bytes.
-const EVENT_OVERHEAD_BYTES: usize = 256;
+/// What an event takes in the queue beside its own bytes, and what each name does that an append demands something of.
+const OVERHEAD_BYTES: usize = 256;
 /// The largest snapshot.
 const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -167,6 +167,13 @@ impl RocksStore {
     }
 }
 
+/// What an append takes in the queue. The limits count no bytes for what it demands, of which there may be far more.
+fn queue_bytes(append: &Append) -> usize {
+    let items = append.conditions().iter().flat_map(|condition| condition.query.items());
+    let queried: usize = items.map(|item| item.any_type().len() + item.all_tags().len()).sum();
+    append.size() + (append.events().len() + append.expected().len() + queried) * OVERHEAD_BYTES
+}
+
 /// Runs what may block on one of the runtime's threads for that. It goes on when the future is dropped.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -247,7 +254,7 @@ impl EventStore for RocksStore {
 
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {
         append.validate(&self.handle.options.limits)?;
-        let room = self.room(append.size() + append.events().len() * EVENT_OVERHEAD_BYTES).await?;
+        let room = self.room(queue_bytes(&append)).await?;
         let (answer, outcome) = oneshot::channel();
         self.hand_over(Job::Append { append: append.clone(), answer, room })?;
         // No answer: the group's write failed, or the sequencer did. Whether the append is in the log, nobody knows.
@@ -306,6 +313,9 @@ impl EventStore for RocksStore {
     }
 
     fn published(&self) -> watch::Receiver<Position> {
-        self.handle.shared.published.clone()
+        let mut published = self.handle.shared.published.clone();
+        // The shared one has seen nothing since the opening.
+        published.mark_unchanged();
+        published
     }
 }

@@ -151,14 +151,11 @@ fn appended(view: &View<'_>, events: Vec<RecordedEvent>, repeated: bool) -> Appe
 /// All that the log and its indexes hold of an event.
 fn put(batch: &mut WriteBatch, event: &RecordedEvent) {
     let RecordedEvent { position, stream, .. } = event;
-    let (category, number) = (stream.category_str(), position.get());
     batch.put(keys::record(*position), record::encode(event));
     batch.put(Series::stream(stream).key(event.version.get()), keys::stream_value(*position, event.closes_stream));
     batch.put(keys::id(event.id), keys::position_value(*position));
-    batch.put(Series::category(category).key(number), []);
-    batch.put(Series::event_type(category, event.event_type.as_str()).key(number), []);
-    for tag in &event.tags {
-        batch.put(Series::tag(tag).key(number), []);
+    for series in keys::postings(event) {
+        batch.put(series.key(position.get()), []);
     }
 }
 

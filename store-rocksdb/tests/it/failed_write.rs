@@ -1,7 +1,7 @@
-//! A failed write: the first is the last.
+//! A failed write or sync: the first is the last.
 //!
-//! The fault: a file may not grow beyond a size (`RLIMIT_FSIZE`), so that a write to the write-ahead log fails in the
-//! middle of a load, as with a full disk. Whatever was handed over behind that is answered with *stopped*, reads go on,
+//! The faults: a file may not grow beyond a size (`RLIMIT_FSIZE`), so that a write to the write-ahead log fails in the
+//! middle of a load, as with a full disk; or one sync fails (`EIO`) where the next would say yes again. Whatever was handed over behind that is answered with *stopped*, reads go on,
 //! and when the store is opened again without the limit, all that was acknowledged is there, and each append without an
 //! answer is there once and whole, or not at all; sent again, it is there once.
 
@@ -19,7 +19,7 @@ use indelible_core::{
 use indelible_rocksdb::RocksStore;
 
 use crate::{
-    child::{Running, command, say},
+    child::{Running, can_trace, command, say},
     kill::{Journal, append},
 };
 
@@ -82,10 +82,21 @@ pub(crate) async fn write_until_it_fails(store: RocksStore) {
 
 #[test]
 fn the_first_failed_write_is_the_last_write() {
-    let dir = tempfile::tempdir().unwrap();
     // 512 blocks of 512 bytes or of 1 KiB, as the shell has it; the signal is ignored, so that the write fails.
-    let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""];
-    let mut child = Running::start(command("starve", dir.path(), &limited));
+    writes_until_it_fails(&["sh", "-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""]);
+}
+
+#[test]
+fn the_first_failed_sync_is_the_last_write() {
+    if can_trace() {
+        let inject = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=20"];
+        writes_until_it_fails(&[&["strace", "-f", "-qq", "-o", "/dev/null"][..], &inject].concat());
+    }
+}
+
+fn writes_until_it_fails(through: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Running::start(command("starve", dir.path(), through));
     let mut appends = HashMap::new();
     let (mut unknown, mut stopped, mut head) = (Vec::new(), 0, 0);
     while let Some(line) = child.line() {

@@ -2,9 +2,11 @@
 
 mod child;
 
+mod against_memory;
 mod commands;
 mod conformance;
 mod damage;
+mod edges;
 mod failed_write;
 mod idle;
 mod kill;
