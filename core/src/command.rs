@@ -62,7 +62,7 @@ impl Done {
 pub enum CommandError<E> {
     /// The domain says no.
     #[error("rejected: {0}")]
-    Rejected(#[source] E),
+    Rejected(E),
     /// Other commands came first, at every attempt; or a stream that it writes is closed.
     #[error("in conflict after {attempts} attempts: {}", failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Conflict {

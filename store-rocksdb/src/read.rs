@@ -328,3 +328,57 @@ pub(crate) fn engine_error(what: &str, error: rocksdb::Error) -> StoreError {
         _ => StoreError::unavailable(what, error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use indelible_core::{
+        Append, ContentType, EventStore, EventType, ExpectedVersion, Filter, NewEvent, QualifiedType, QueryItem, Tag,
+    };
+
+    use super::*;
+    use crate::RocksStore;
+
+    /// What is written and not published yet is in no answer, whatever is asked.
+    #[tokio::test]
+    async fn nothing_behind_the_head_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(dir.path()).unwrap();
+        let tag = Tag::new("t").unwrap();
+        let mut ids = Vec::new();
+        for stream in ["a-1", "a-1", "b-1", "a-1", "c-1"] {
+            let mut event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
+            event.tags = vec![tag.clone()];
+            ids.push(event.id);
+            let append = Append::to(stream.parse().unwrap(), ExpectedVersion::Any, [event]);
+            store.append(append).await.unwrap();
+        }
+        let seen = store.read(move |published| {
+            let view = View { head: Position::new(3), ..*published };
+            let (a, c): (StreamId, StreamId) = ("a-1".parse()?, "c-1".parse()?);
+            assert_eq!(view.find(ids[2])?, Some(Position::new(3)));
+            assert_eq!(view.find(ids[3])?, None);
+            assert_eq!(view.event_of(ids[4])?, None);
+            assert_eq!(view.stream_head(&a)?.version, Version::new(2));
+            assert_eq!(view.stream_head(&c)?, StreamHead::default());
+            assert_eq!(view.categories(None, 9)?.len(), 2);
+            assert_eq!(view.streams(None, None, 9)?.len(), 2);
+            assert_eq!(view.stream_page(&ReadStream::new(a.clone()))?.events.len(), 2);
+            assert_eq!(view.stream_page(&ReadStream::new(a.clone()).backwards())?.events[0].version, Version::new(2));
+            assert_eq!(view.stream_page(&ReadStream::new(a).limit(2))?.next, None);
+            let typed = QualifiedType { category: Category::new("a")?, event_type: EventType::new("Written")? };
+            for (filter, there) in [
+                (Filter::all(), 3),
+                (Filter::stream_prefix("a")?, 2),
+                (Filter::categories([Category::new("a")?, Category::new("c")?]), 2),
+                (Query::new([QueryItem::types([typed])]).into(), 2),
+                (Query::new([QueryItem::tags([tag])]).into(), 3),
+            ] {
+                let read = ReadLog::matching(filter);
+                assert_eq!(view.log_page(&read)?.events.len(), there, "{read:?}");
+                assert_eq!(view.log_page(&read.clone().backwards())?.events.len(), there, "{read:?} backwards");
+            }
+            Ok(())
+        });
+        seen.await.unwrap();
+    }
+}

@@ -8,4 +8,5 @@ mod decisions;
 mod loading;
 mod snapshots;
 mod subscriptions;
+mod testing;
 mod units;

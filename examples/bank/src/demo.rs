@@ -30,9 +30,12 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     }
     steps.done(format!("opened {} accounts with {START} each", OWNERS.len()));
 
-    let outcomes = join_all((0..COMMANDS).map(|n| tokio::spawn(command(accounts.clone(), n)))).await;
+    // Two branches, each with a memory of its own: what one has just done, the other does not know yet.
+    let branches = [accounts.clone(), Repository::<Account>::new(&store)];
+    let branch = |n: usize| branches[n / OWNERS.len() % branches.len()].clone();
+    let outcomes = join_all((0..COMMANDS).map(|n| tokio::spawn(command(branch(n), n)))).await;
     let (mut paid_in, mut taken_out) = (START.0 * OWNERS.len() as u64, 0);
-    let (mut done, mut rejected, mut retries) = (0, 0, 0);
+    let (mut done, mut rejections, mut retries) = (0, Vec::new(), 0);
     for outcome in outcomes {
         match outcome? {
             Ok(effect) => {
@@ -41,16 +44,17 @@ pub async fn run(kind: StoreKind) -> Result<()> {
                 paid_in += effect.paid_in.0;
                 taken_out += effect.taken_out.0;
             }
-            Err(error) if matches!(error.rejection(), Some(AccountError::Insufficient { .. })) => rejected += 1,
+            Err(CommandError::Rejected(error @ AccountError::Insufficient { .. })) => rejections.push(error),
             Err(error) => return Err(error.into()),
         }
     }
-    steps.done(format!("{COMMANDS} commands at once: {done} done, {rejected} rejected, {retries} decided again"));
+    let Some(rejection) = rejections.last() else { bail!("no command was rejected") };
+    let rejected = format!("{} rejected (the last: {rejection})", rejections.len());
+    steps.done(format!("{COMMANDS} commands at once: {done} done, {retries} decided again, {rejected}"));
     ensure!(retries > 0, "no two commands conflicted");
-    ensure!(rejected > 0, "no command was rejected");
 
     let middle = Version::new(accounts.load(OWNERS[0]).await?.version().get() / 2);
-    drop(accounts);
+    drop((accounts, branches));
     // Memory ends with its store; there, only what was remembered of it is dropped.
     let store = if kind == StoreKind::Memory {
         store
@@ -62,10 +66,11 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     steps.done("closed the bank and opened it again".into());
 
     let loaded = try_join_all(OWNERS.map(|owner| accounts.load(owner))).await?;
-    let snapshots = loaded.iter().filter(|account| account.snapshot_version().is_some()).count();
+    let snapshots: Vec<Version> = loaded.iter().filter_map(|account| account.snapshot_version()).collect();
     let total: Cents = loaded.iter().map(|account| account.balance).sum();
-    steps.done(format!("loaded all accounts, {snapshots} of them from a snapshot"));
-    ensure!(snapshots > 0, "no snapshot was used");
+    let Some(version) = snapshots.first() else { bail!("no snapshot was used") };
+    let (count, events) = (snapshots.len(), loaded[0].version());
+    steps.done(format!("loaded all accounts, {count} from snapshots, the first of version {version} of {events}"));
 
     println!("\nThe money adds up: {} paid in − {} taken out = {total}", Cents(paid_in), Cents(taken_out));
     ensure!(total.0 == paid_in - taken_out, "the balances add up to {total}");

@@ -65,29 +65,30 @@ fn open(store: StoreKind, data: &std::path::Path) -> Result<AnyStore> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
-    if let Command::Demo = cli.command {
-        return demo::run(cli.store).await;
-    }
     let accounts = Repository::<Account>::new(&open(cli.store, &cli.data)?);
-    match cli.command {
-        Command::Open { account, owner } => {
-            accounts.execute(&account, Open { owner }).await?;
-        }
-        Command::Deposit { account, amount } => {
-            accounts.execute(&account, Deposit { amount }).await?;
-        }
-        Command::Withdraw { account, amount } => {
-            accounts.execute(&account, Withdraw { amount }).await?;
-        }
+    let done = match cli.command {
+        Command::Open { account, owner } => accounts.execute(account, Open { owner }).await?,
+        Command::Deposit { account, amount } => accounts.execute(account, Deposit { amount }).await?,
+        Command::Withdraw { account, amount } => accounts.execute(account, Withdraw { amount }).await?,
         Command::Transfer { from, to, amount } => {
-            accounts.execute(&from, Withdraw { amount }).and(accounts.execute(&to, Deposit { amount })).await?;
+            accounts.execute(from, Withdraw { amount }).and(accounts.execute(to, Deposit { amount })).await?
         }
-        Command::Balance { account } => println!("{}", accounts.load(&account).await?.balance),
-        Command::History { account } => println!("{}", report::history(&accounts, &account).await?),
+        Command::Balance { account } => {
+            println!("{}", accounts.load(account).await?.balance);
+            return Ok(());
+        }
+        Command::History { account } => {
+            println!("{}", report::history(&accounts, &account).await?);
+            return Ok(());
+        }
         Command::Statement { account, time } => {
-            println!("{}", accounts.load_as_of(&account, AsOf::Time(time)).await?.balance);
+            println!("{}", accounts.load_as_of(account, AsOf::Time(time)).await?.balance);
+            return Ok(());
         }
-        Command::Demo => {}
+        Command::Demo => return demo::run(cli.store).await,
+    };
+    for event in done.events() {
+        println!("{} {}, now at version {}", event.stream.id(), event.event_type, event.version);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod child;
 
 mod against_memory;
+mod commands;
 mod conformance;
 mod damage;
 mod edges;
