@@ -141,7 +141,9 @@ pub(crate) fn write_options(is_synced: bool) -> WriteOptions {
 
 #[cfg(test)]
 mod tests {
-    use indelible_core::{ContentType, EventStore, EventType, ExpectedVersion, NewEvent};
+    use indelible_core::{
+        Condition, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Query, QueryItem, Tag,
+    };
 
     use super::*;
     use crate::Options;
@@ -190,6 +192,38 @@ mod tests {
         assert!(published.changed().await.is_err(), "subscriptions end");
         assert!(matches!(store.append(append).await, Err(StoreError::Stopped { .. })));
         assert_eq!(store.head().await.unwrap().position, Position::START);
-        assert!(store.close().await.unwrap_err().to_string().contains("panicked"));
+        for _ in 0..2 {
+            assert!(store.close().await.unwrap_err().to_string().contains("panicked"), "whoever closes learns of it");
+        }
+    }
+
+    /// The queue is bounded in bytes, also where an append's one event is small and what it demands is large.
+    #[tokio::test]
+    async fn conditions_take_room_in_the_queue() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+        static IS_HELD: AtomicBool = AtomicBool::new(true);
+        fn held() -> Timestamp {
+            while IS_HELD.load(SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Timestamp::now()
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { clock: held, ..Options::new() };
+        let store = options.queue_bytes(100_000).queue_wait(Duration::ZERO).open(dir.path()).unwrap();
+        let items = (0..100).map(|n| QueryItem::tags((0..100).map(|m| Tag::new(format!("{n} {m}")).unwrap())));
+        let query = Query::new(items);
+        let append = |stream: &str| {
+            let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "");
+            Append::to(stream.parse().unwrap(), ExpectedVersion::Any, [event])
+                .require(Condition::none_after(query.clone(), Position::START))
+        };
+        let mut first = Box::pin(store.append(append("a-1")));
+        assert!(futures::poll!(&mut first).is_pending(), "alone it is let in");
+        let mut second = Box::pin(store.append(append("a-2")));
+        let refused = tokio::time::timeout(Duration::from_secs(5), &mut second).await;
+        IS_HELD.store(false, SeqCst);
+        assert!(matches!(refused, Ok(Err(StoreError::Overloaded { .. }))), "{refused:?}");
+        assert!(matches!(first.await, Ok(AppendOutcome::Appended(_))));
     }
 }

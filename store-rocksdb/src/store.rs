@@ -208,7 +208,9 @@ impl Handle {
         let _ = self.queue.send(Job::Close);
         // A second caller waits here until the first is through.
         let mut sequencer = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(thread) = sequencer.take() else { return Ok(()) };
+        let Some(thread) = sequencer.take() else {
+            return self.shared.failure.get().map_or(Ok(()), |_| Err(self.shared.stopped()));
+        };
         if thread.join().is_err() {
             self.shared.fail("its thread panicked".into());
         }

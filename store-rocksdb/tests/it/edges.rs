@@ -6,12 +6,11 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::Duration,
 };
 
 use indelible_core::{
-    Append, AppendOutcome, Condition, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, Query,
-    QueryItem, ReadStream, StoreError, StreamId, Tag,
+    Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Position, ReadStream,
+    StoreError, StreamId, Tag,
 };
 use indelible_rocksdb::{OpenError, RocksStore};
 
@@ -125,23 +124,6 @@ fn a_closed_store_is_free_while_processes_are_started() {
         is_over.store(true, Relaxed);
         assert!(locked.is_none(), "{locked:?}");
     });
-}
-
-/// The queue is bounded in bytes, also where an append's one event is small and what it demands is large.
-#[tokio::test]
-async fn conditions_take_room_in_the_queue() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = RocksStore::options().queue_bytes(100_000).queue_wait(Duration::ZERO).open(dir.path()).unwrap();
-    let items = (0..100).map(|n| QueryItem::tags((0..100).map(|m| Tag::new(format!("{n} {m}")).unwrap())));
-    let query = Query::new(items);
-    let append = |stream: &str| {
-        let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "");
-        Append::to(stream.parse().unwrap(), ExpectedVersion::Any, [event])
-            .require(Condition::none_after(query.clone(), Position::START))
-    };
-    let (first, second) = tokio::join!(store.append(append("s-1")), store.append(append("s-2")));
-    assert!(matches!(first, Ok(AppendOutcome::Appended(_))), "alone it is let in: {first:?}");
-    assert!(matches!(second, Err(StoreError::Overloaded { .. })), "{second:?}");
 }
 
 /// Who asks for the published head and waits for a change waits for the next one, not for all since the opening.
