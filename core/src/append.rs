@@ -18,6 +18,9 @@ pub const APPEND_STREAMS_MAX: usize = 100;
 /// The most query items in all conditions of one append, and in one filter.
 pub const QUERY_ITEMS_MAX: usize = 100;
 
+/// The most types and tags in all query items of one append, and of one filter.
+pub const QUERY_NAMES_MAX: usize = 1_000;
+
 /// The limits that a store can be opened with; all others are constants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -225,6 +228,10 @@ impl Append {
         let items: usize = self.conditions.iter().map(|condition| condition.query.items().len()).sum();
         if items > QUERY_ITEMS_MAX {
             return refuse("append", format!("has {items} query items, at most {QUERY_ITEMS_MAX} are allowed"));
+        }
+        let names: usize = self.conditions.iter().map(|condition| condition.query.names()).sum();
+        if names > QUERY_NAMES_MAX {
+            return refuse("append", format!("queries {names} types and tags, at most {QUERY_NAMES_MAX} are allowed"));
         }
         for condition in &self.conditions {
             condition.query.validate()?;

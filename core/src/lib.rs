@@ -43,7 +43,7 @@ mod unit;
 pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle, IntoId};
 pub use append::{
     APPEND_EVENTS_MAX, APPEND_STREAMS_MAX, Append, AppendOutcome, Appended, Condition, ExpectedVersion, Facts,
-    FailedCondition, Judgement, Limits, QUERY_ITEMS_MAX, StreamHead, judge,
+    FailedCondition, Judgement, Limits, QUERY_ITEMS_MAX, QUERY_NAMES_MAX, StreamHead, judge,
 };
 pub use checkpoint::{CheckpointStore, check_reader};
 pub use codec::Codec;

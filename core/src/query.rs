@@ -2,7 +2,7 @@
 
 use crate::{
     Category, Event, EventName, EventType, InvalidInput, NewEvent, QualifiedType, RecordedEvent, StreamId, Tag,
-    append::QUERY_ITEMS_MAX,
+    append::{QUERY_ITEMS_MAX, QUERY_NAMES_MAX},
     text::{NAME_BYTES_MAX, check_text},
 };
 
@@ -116,14 +116,18 @@ impl Query {
         self.items.iter().any(|item| item.matches(category, event_type, tags))
     }
 
+    /// How many types and tags its items name.
+    pub(crate) fn names(&self) -> usize {
+        self.items.iter().map(|item| item.types.len() + item.tags.len()).sum()
+    }
+
     /// Refuses a query without items, and items that name neither a type nor a tag, or too many.
     pub(crate) fn validate(&self) -> Result<(), InvalidInput> {
         if self.items.is_empty() {
             return Err(InvalidInput::new("query", "has no items"));
         }
-        if self.items.iter().any(|item| item.types.len().max(item.tags.len()) > QUERY_ITEMS_MAX) {
-            let reason = format!("names more than {QUERY_ITEMS_MAX} types or tags");
-            return Err(InvalidInput::new("query item", reason));
+        if self.names() > QUERY_NAMES_MAX {
+            return Err(InvalidInput::new("query", format!("names more than {QUERY_NAMES_MAX} types and tags")));
         }
         match self.items.iter().any(|item| item.types.is_empty() && item.tags.is_empty()) {
             true => Err(InvalidInput::new("query item", "names neither a type nor a tag")),
@@ -208,7 +212,8 @@ impl Filter {
         &self.query
     }
 
-    /// Refuses items that name neither a type nor a tag, and more than 100 items, categories, or types or tags of an item.
+    /// Refuses items that name neither a type nor a tag, and more than 100 items, 100
+    /// categories, or 1,000 types and tags.
     ///
     /// # Errors
     /// [`InvalidInput`], naming what is missing or too many.

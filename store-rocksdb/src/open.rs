@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use indelible_core::{Cause, InvalidInput, Position, StoreError, StoreId, Timestamp, Token};
+use indelible_core::{Cause, EventId, InvalidInput, Position, StoreError, StoreId, Timestamp, Token};
 use rocksdb::{
     BlockBasedOptions, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, IteratorMode, LogLevel,
     WriteBatch,
@@ -279,6 +279,12 @@ fn find_head(path: &Path, db: &DB) -> Result<Position, OpenError> {
     let first = number(&records)?;
     if head > Position::START && first != Position::FIRST {
         let what = format!("the events at positions 1 to {} are missing", first.before());
+        return Err(OpenError::Corrupted { path: path.into(), what, source: None });
+    }
+    let ids = keys::id(EventId::NIL);
+    records.seek(&ids);
+    if head == Position::START && records.key().is_some_and(|key| key.first() == ids.first()) {
+        let what = "the log is empty, the index of event ids is not".into();
         return Err(OpenError::Corrupted { path: path.into(), what, source: None });
     }
     Ok(head)

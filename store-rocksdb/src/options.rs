@@ -17,8 +17,9 @@ pub enum Durability {
     #[default]
     Synced,
     /// When the operating system has its events. A crash of the process loses nothing, but a crash of the machine or a
-    /// power cut loses what was acknowledged in the last seconds: the log then ends earlier, without a hole, and those
-    /// positions are given again to other events. Closing the store syncs.
+    /// power cut loses what was acknowledged in the last seconds: the log then ends earlier, and those positions
+    /// are given again to other events. A hole in what is left is possible, and found at opening where it is among the
+    /// last thousand events, else when it is read. Closing the store syncs.
     Buffered,
 }
 

@@ -13,7 +13,7 @@ pub struct Statistics {
     pub appends: u64,
     /// Events that were written.
     pub events: u64,
-    /// Writes to the disk, each of a group of appends.
+    /// Writes to the disk, each of a group of appends, snapshots and checkpoints.
     pub groups: u64,
     /// Those of them that waited for the disk.
     pub syncs: u64,

@@ -33,7 +33,7 @@ const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// An event store in a directory.
 ///
-/// A cheap handle; clones share the store. It is used inside a tokio runtime. The store stops when [`close`](Self::close)
+/// A cheap handle; clones share the store. It is used inside a tokio runtime with time enabled. The store stops when [`close`](Self::close)
 /// is called or the last handle is dropped: what was handed over is still written and answered first, and dropping waits
 /// for that, blocking its thread.
 #[derive(Clone)]

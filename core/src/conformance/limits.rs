@@ -3,7 +3,8 @@
 use super::{Harness, fixture::*};
 use crate::{
     APPEND_EVENTS_MAX, APPEND_STREAMS_MAX, AnyStore, Append, AppendOutcome, Condition, EventId, ExpectedVersion,
-    Limits, METADATA_BYTES_MAX, Metadata, NewEvent, Position, QUERY_ITEMS_MAX, Query, QueryItem, StoreError, TAGS_MAX,
+    Limits, METADATA_BYTES_MAX, Metadata, NewEvent, Position, QUERY_ITEMS_MAX, QUERY_NAMES_MAX, Query, QueryItem,
+    StoreError, TAGS_MAX,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -75,6 +76,11 @@ pub(super) async fn l10_an_append_has_so_many_query_items(h: &mut dyn Harness) {
     let two = |items| one(items - 40).require(condition(40));
     assert_boundary(&store, one(QUERY_ITEMS_MAX + 1), one(QUERY_ITEMS_MAX), "items of one condition").await;
     assert_boundary(&store, two(QUERY_ITEMS_MAX + 1), two(QUERY_ITEMS_MAX), "items of two conditions").await;
+    let named = |tags: usize| {
+        let tags = (0..tags).map(|n| crate::Tag::new(n.to_string()).unwrap());
+        to("a-1", events(1)).require(Condition::none_after(Query::new([QueryItem::tags(tags)]), Position::START))
+    };
+    assert_boundary(&store, named(QUERY_NAMES_MAX + 1), named(QUERY_NAMES_MAX), "tags of a condition").await;
     let over = crate::ReadLog::matching(query(QUERY_ITEMS_MAX + 1));
     assert!(matches!(store.read_log(&over).await, Err(StoreError::Invalid(_))), "a filter with too many items");
     store.read_log(&crate::ReadLog::matching(query(QUERY_ITEMS_MAX))).await.unwrap();

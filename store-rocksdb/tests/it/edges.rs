@@ -63,6 +63,18 @@ fn below(dir: &Path, work: impl FnOnce(&rocksdb::DB)) {
     work(&rocksdb::DB::open_default(dir).unwrap());
 }
 
+/// A log whose records are all gone, and its indexes not, is not an empty one.
+#[tokio::test]
+async fn a_log_without_its_records_is_not_an_empty_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    write(&store, "s-1", "1".into()).await;
+    store.close().await.unwrap();
+    below(dir.path(), |db| db.delete([b"l".as_slice(), &1_u64.to_be_bytes()].concat()).unwrap());
+    let Err(OpenError::Corrupted { what, .. }) = RocksStore::open(dir.path()) else { panic!("must be refused") };
+    assert_eq!(what, "the log is empty, the index of event ids is not");
+}
+
 /// A hole in a stream's index is an error whichever way the stream is read, also at its first version.
 #[tokio::test]
 async fn a_stream_without_its_beginning_is_not_a_shorter_stream() {
