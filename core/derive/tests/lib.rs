@@ -4,28 +4,22 @@
 //!
 //! An event without serde's derives:
 //! ```compile_fail
-//!
 //! use indelible_core::Event;
 //!
 //! #[derive(Clone, Event)]
 //! enum AccountEvent {
 //!     Opened,
 //! }
-//!
-//! fn main() {}
 //! ```
 //!
 //! An aggregate that applies nothing:
 //! ```compile_fail
-//!
 //! use indelible_core::Aggregate;
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
 //! #[aggregate(category = "account")]
 //! struct Account;
-//!
-//! fn main() {}
 //! ```
 //!
 //! A codec that is none:
