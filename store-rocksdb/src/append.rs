@@ -211,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { clock: held, ..Options::new() };
         let store = options.queue_bytes(100_000).queue_wait(Duration::ZERO).open(dir.path()).unwrap();
-        let items = (0..100).map(|n| QueryItem::tags((0..100).map(|m| Tag::new(format!("{n} {m}")).unwrap())));
+        let items = (0..100).map(|n| QueryItem::tags((0..10).map(|m| Tag::new(format!("{n} {m}")).unwrap())));
         let query = Query::new(items);
         let append = |stream: &str| {
             let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "");
