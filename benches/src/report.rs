@@ -108,14 +108,14 @@ mod tests {
     #[test]
     fn a_row_has_the_median_its_spread_and_the_ratio_of_equal_rounds() {
         let mut report = Report::default();
-        for (file, store) in [(40_000.0, 10_000.0), (10_000.0, 5_000.0), (20_000.0, 20_000.0)] {
+        for (file, store) in [(40_000.0, 10_000.0), (10_000.0, 8_000.0), (20_000.0, 20_000.0)] {
             report.add(measured(Kind::Indelible, store));
             report.add(measured(Kind::File, file));
         }
         let text = report.to_string();
         let cells = |line: &str| -> Vec<String> { line.split('|').map(|cell| cell.trim().into()).collect() };
         let row = |subject: &str| text.lines().map(cells).find(|cells| cells[3] == subject).expect("a row");
-        let expected = ["1", "16", "indelible-rocksdb", "10,000", "5,000–20,000", "0.50", "400", "1,234", "12", "272"];
+        let expected = ["1", "16", "indelible-rocksdb", "10,000", "8,000–20,000", "0.80", "400", "1,234", "12", "272"];
         assert_eq!(row("indelible-rocksdb")[1..11], expected);
         assert_eq!(row("file")[4..7], ["20,000", "10,000–40,000", "1.00"]);
     }
