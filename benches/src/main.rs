@@ -25,7 +25,11 @@ use round::Measured;
 use subject::Kind;
 
 #[derive(Parser)]
-#[command(name = "./dev bench", about = "Measures the embedded store beside a plain file and bare RocksDB")]
+#[command(
+    name = "./dev bench",
+    bin_name = "./dev bench",
+    about = "Measures the embedded store beside a plain file and bare RocksDB"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Measurement,
