@@ -65,24 +65,25 @@ fn open(store: StoreKind, data: &std::path::Path) -> Result<AnyStore> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
-    let accounts = Repository::<Account>::new(&open(cli.store, &cli.data)?);
+    let accounts = || anyhow::Ok(Repository::<Account>::new(&open(cli.store, &cli.data)?));
     let done = match cli.command {
-        Command::Open { account, owner } => accounts.execute(account, Open { owner }).await?,
-        Command::Deposit { account, amount } => accounts.execute(account, Deposit { amount }).await?,
-        Command::Withdraw { account, amount } => accounts.execute(account, Withdraw { amount }).await?,
+        Command::Open { account, owner } => accounts()?.execute(account, Open { owner }).await?,
+        Command::Deposit { account, amount } => accounts()?.execute(account, Deposit { amount }).await?,
+        Command::Withdraw { account, amount } => accounts()?.execute(account, Withdraw { amount }).await?,
         Command::Transfer { from, to, amount } => {
+            let accounts = accounts()?;
             accounts.execute(from, Withdraw { amount }).and(accounts.execute(to, Deposit { amount })).await?
         }
         Command::Balance { account } => {
-            println!("{}", accounts.load(account).await?.balance);
+            println!("{}", accounts()?.load(account).await?.balance);
             return Ok(());
         }
         Command::History { account } => {
-            println!("{}", report::history(&accounts, &account).await?);
+            println!("{}", report::history(&accounts()?, &account).await?);
             return Ok(());
         }
         Command::Statement { account, time } => {
-            println!("{}", accounts.load_as_of(account, AsOf::Time(time)).await?.balance);
+            println!("{}", accounts()?.load_as_of(account, AsOf::Time(time)).await?.balance);
             return Ok(());
         }
         Command::Demo => return demo::run(cli.store).await,
