@@ -7,7 +7,7 @@ use std::{any::Any, collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::{
     Aggregate, Append, CommandContext, CommandError, Condition, Context, Decide, Event, EventId, EventStoreExt,
@@ -38,9 +38,8 @@ impl Unit {
         self.work.lock().await.take().ok_or_else(finished)
     }
 
-    async fn work(&self) -> Result<WorkGuard<'_>, StoreError> {
-        let guard = self.work.lock().await;
-        if guard.is_some() { Ok(WorkGuard(guard)) } else { Err(finished()) }
+    async fn work(&self) -> Result<MappedMutexGuard<'_, Work>, StoreError> {
+        MutexGuard::try_map(self.work.lock().await, Option::as_mut).map_err(|_| finished())
     }
 
     /// Lets an aggregate handle a command.
@@ -63,7 +62,7 @@ impl Unit {
     where
         A: Handle<C>,
     {
-        self.work().await?.get()?.execute::<A, C>(id, command, snapshots).await
+        self.work().await?.execute::<A, C>(id, command, snapshots).await
     }
 
     /// Lets a decision model decide about a command.
@@ -81,7 +80,7 @@ impl Unit {
     where
         M: Decide<C>,
     {
-        self.work().await?.get()?.decide(model, command).await
+        self.work().await?.decide(model, command).await
     }
 
     /// An aggregate's state as this unit sees it. That it is still so is checked when the unit is written.
@@ -90,17 +89,8 @@ impl Unit {
     /// Whatever keeps the aggregate from being loaded.
     pub async fn load<A: Aggregate>(&self, id: impl IntoId<A::Id> + Send) -> Result<A, LoadError> {
         let stream = A::stream(&id.into_id())?;
-        let mut guard = self.work().await?;
-        let work = guard.get()?;
+        let mut work = self.work().await?;
         Ok(work.entry::<A>(&stream, A::SNAPSHOTS).await?.loaded.state().clone())
-    }
-}
-
-struct WorkGuard<'a>(MutexGuard<'a, Option<Work>>);
-
-impl WorkGuard<'_> {
-    fn get(&mut self) -> Result<&mut Work, StoreError> {
-        self.0.as_mut().ok_or_else(finished)
     }
 }
 
