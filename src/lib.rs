@@ -35,5 +35,17 @@ pub use indelible_core::{Cause, DecodeError, EncodeError, InvalidInput, StoreErr
 #[cfg(feature = "testing")]
 pub use indelible_core::testing;
 
+#[cfg(feature = "postgres")]
+pub use indelible_postgres::{self as postgres, PostgresStore};
 #[cfg(feature = "rocksdb")]
 pub use indelible_rocksdb::{self as rocksdb, RocksStore};
+#[cfg(all(feature = "projections", feature = "rocksdb"))]
+pub use indelible_rocksdb::{RocksModel, RocksSnapshot, RocksTx};
+
+// Read models.
+#[cfg(feature = "projections")]
+pub use indelible_projections::{
+    self as projections, Answer, Composed, Envelope, Index, OnFailure, Order, Partition, Project, Projection,
+    ProjectionId, Question, ReadModel, ReadModelError, ReadTables, Retry, Running, Table, Views, Waited, Wants, Worker,
+    WriteTables, memory::MemoryModel,
+};

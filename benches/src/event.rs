@@ -1,5 +1,7 @@
 //! The events that every subject is given, and the streams they go to.
 
+use std::ops::Range;
+
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// The bytes of an event.
@@ -9,6 +11,10 @@ pub const STREAMS: u32 = 10_000;
 
 /// How many events are made before the clock runs: making them is no subject's work.
 const POOL: usize = 16_384;
+
+/// Where an event's own id stands.
+const ID: Range<usize> = 13..49;
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Events of [`BYTES`] of JSON: random ids and amounts, hardly to be compressed one by one.
 pub struct Events(Vec<u8>);
@@ -23,10 +29,16 @@ impl Events {
         Self(pool)
     }
 
-    /// An event by chance, copied, as an application's would be encoded.
+    /// An event by chance, copied, as an application's would be encoded, with an id of its own: no two of a log are alike.
     pub fn pick(&self, rng: &mut StdRng) -> Vec<u8> {
         let start = rng.random_range(0..POOL) * BYTES;
-        self.0[start..start + BYTES].to_vec()
+        let mut event = self.0[start..start + BYTES].to_vec();
+        let mut id: u128 = rng.random();
+        for digit in event[ID].iter_mut().filter(|byte| **byte != b'-') {
+            *digit = HEX[(id & 15) as usize];
+            id >>= 4;
+        }
+        event
     }
 }
 
@@ -39,7 +51,7 @@ fn transfer(rng: &mut StdRng, into: &mut Vec<u8>, end: usize) {
     );
     into.extend_from_slice(json.as_bytes());
     while into.len() < end - 2 {
-        into.push(b"0123456789abcdef"[rng.random_range(0..16)]);
+        into.push(HEX[rng.random_range(0..16)]);
     }
     into.extend_from_slice(br#""}"#);
 }
@@ -66,6 +78,17 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(event).expect("JSON");
             assert!(json["cents"].is_u64() && json["reference"].as_str().is_some_and(|text| text.len() > 30), "{json}");
         }
+    }
+
+    #[test]
+    fn an_event_that_is_picked_again_has_another_id_and_nothing_else() {
+        let events = Events::new(1);
+        let picked = |pick: u64| events.pick(&mut StdRng::seed_from_u64(pick));
+        let parse = |event: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&event).expect("JSON");
+        let ids: HashSet<String> = (0..1_000).map(|n| parse(picked(n))["transfer"].to_string()).collect();
+        assert_eq!(ids.len(), 1_000);
+        let (event, whole) = (picked(1), |event: &[u8]| [&event[..ID.start], &event[ID.end..]].concat());
+        assert_eq!(events.0.chunks(BYTES).filter(|known| whole(known) == whole(&event)).count(), 1);
     }
 
     /// An event that a compressor could squeeze would flatter all that compress.

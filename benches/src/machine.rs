@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     thread::available_parallelism,
     time::{Duration, Instant},
 };
@@ -66,20 +66,47 @@ pub fn sync_rate(dir: &Path) -> Result<f64> {
 
 /// The most memory that this process has had so far.
 pub fn peak_memory_mib() -> Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-    Ok(kib.context("no VmHWM")?.trim().parse::<f64>()? / 1024.0)
+    status_mib("VmHWM:")
 }
 
-/// The lengths of all files in a directory.
-pub fn bytes_in(dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
+/// The memory that it has now.
+pub fn memory_mib() -> Result<f64> {
+    status_mib("VmRSS:")
+}
+
+fn status_mib(field: &str) -> Result<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
+    Ok(kib.with_context(|| format!("no {field}"))?.trim().parse::<f64>()? / 1024.0)
+}
+
+/// All files in a directory and those below.
+pub fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        bytes += if metadata.is_dir() { bytes_in(&entry.path())? } else { metadata.len() };
+        let path = entry?.path();
+        match path.is_dir() {
+            true => files.extend(files_in(&path)?),
+            false => files.push(path),
+        }
     }
-    Ok(bytes)
+    Ok(files)
+}
+
+/// The lengths of all files in a directory. One that is deleted meanwhile counts nothing.
+pub fn bytes_in(dir: &Path) -> Result<u64> {
+    let length = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
+    Ok(files_in(dir)?.iter().map(length).sum())
+}
+
+/// Has the operating system write what it holds of a directory's files, and drop it from memory.
+pub fn forget(dir: &Path) -> Result<()> {
+    for path in files_in(dir)? {
+        let file = File::open(&path)?;
+        file.sync_all()?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

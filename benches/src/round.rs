@@ -1,129 +1,114 @@
-//! One round of one subject: its callers at work, and what they saw.
+//! One job, done in this process, and what was seen of it. Here is what reads; what writes is in `append`.
 
 use std::{
-    path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Instant,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use rand::{SeedableRng as _, rngs::StdRng, seq::index};
 
 use crate::{
-    Load, Times,
-    event::{Events, STREAMS},
+    job::{Cache, Job, Measured, TAGGED, Times, Work},
     machine,
-    subject::{Append, Kind, Subject, file::PlainFile, indelible::Embedded, rocksdb::Bare},
+    subject::{Found, Probe, Subject},
 };
 
-/// What a round has measured, and a line of the JSON output.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
-    pub subject: Kind,
-    pub workload: String,
-    pub callers: u32,
-    pub events_per_append: u32,
-    /// What an acknowledgement stands for.
-    pub durability: String,
-    /// Of appends that were acknowledged while the clock ran.
-    pub events_per_s: f64,
-    pub p50_us: f64,
-    pub p99_us: f64,
-    /// The most that the process had in memory, with its callers and their events.
-    pub rss_mib: f64,
-    /// The lengths of all files after closing, over all events that were written.
-    pub bytes_per_event: f64,
-}
+mod append;
 
-pub fn run(kind: Kind, load: Load, times: Times, dir: &Path) -> Result<Measured> {
-    ensure!((1..=STREAMS).contains(&load.callers), "between 1 and {STREAMS} callers");
-    ensure!((1..=1_000).contains(&load.events_per_append), "between 1 and 1,000 events an append");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let seen = match kind {
-        Kind::File => runtime.block_on(measure(PlainFile::create(dir)?, load, times)),
-        Kind::Rocks => runtime.block_on(measure(Bare::create(dir)?, load, times)),
-        Kind::Indelible => runtime.block_on(measure(Embedded::create(dir)?, load, times)),
-    }?;
-    ensure!(!seen.latencies_ns.is_empty(), "nothing was acknowledged while the clock ran");
-    let quantile_us = |quantile| seen.latencies_ns.value_at_quantile(quantile) as f64 / 1_000.0;
-    let events = |appends| (appends * u64::from(load.events_per_append)) as f64;
-    Ok(Measured {
-        subject: kind,
-        workload: "append".into(),
-        callers: load.callers,
-        events_per_append: load.events_per_append,
-        durability: "fdatasync".into(),
-        events_per_s: events(seen.latencies_ns.len()) / times.seconds.as_secs_f64(),
-        p50_us: quantile_us(0.5),
-        p99_us: quantile_us(0.99),
-        rss_mib: machine::peak_memory_mib()?,
-        bytes_per_event: machine::bytes_in(dir)? as f64 / events(seen.appends),
+/// Streams that a warm load goes round: their blocks fit a cache of 48 MiB, however scattered.
+const WARM_STREAMS: usize = 10;
+/// Streams that a cold load reads at most, so that hardly two of them share a block.
+const COLD_STREAMS: usize = 100;
+
+/// Does the job on a runtime of its own.
+///
+/// # Errors
+/// Whatever the subject could not do.
+pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
+    ensure!(job.log.is_even(), "{} events cannot be shared out among {} streams", job.log.events, job.log.streams());
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        match &job.work {
+            Work::Fill => append::fill::<S>(job).await,
+            Work::Append { callers, others, events_per_append, times } => {
+                append::append::<S>(job, *callers, *others, *events_per_append, *times).await
+            }
+            Work::Crash { after } => append::crash::<S>(job, *after).await,
+            Work::Load { cache, times } => load::<S>(job, *cache, *times).await,
+            Work::Read => read::<S>(job).await,
+            Work::Tags { times } => tags::<S>(job, *times).await,
+            Work::Open { .. } => open::<S>(job).await,
+        }
     })
 }
 
 /// What the callers saw.
 struct Seen {
-    /// Of all appends that were acknowledged while the clock ran.
-    latencies_ns: Histogram<u64>,
-    /// All appends that were acknowledged, also before and after.
-    appends: u64,
+    /// Of all operations that were over while the clock ran.
+    times_ns: Histogram<u64>,
+    /// How long it ran.
+    took: Duration,
+    rss_mib: f64,
+    rss_end_mib: f64,
 }
 
-/// Callers share these, so that a thousand of them need no thousand histograms.
-const SHARDS: u32 = 16;
-
-async fn measure<S: Subject>(subject: S, load: Load, times: Times) -> Result<Seen> {
-    let subject = Arc::new(subject);
-    let events = Arc::new(Events::new(0));
-    let shards: Arc<[Mutex<Histogram<u64>>]> = (0..SHARDS).map(|_| Mutex::new(histogram())).collect();
-    let appends = Arc::new(AtomicU64::new(0));
-    let begin = Instant::now() + times.warm_up;
-    let end = begin + times.seconds;
-
-    let mut callers = JoinSet::new();
-    for caller in 0..load.callers {
-        let (subject, events) = (Arc::clone(&subject), Arc::clone(&events));
-        let (shards, appends) = (Arc::clone(&shards), Arc::clone(&appends));
-        callers.spawn(async move {
-            let mut rng = StdRng::seed_from_u64(u64::from(caller) + 1);
-            // Streams are dealt out one by one: no two callers ever want the same.
-            let mut versions = vec![0; (STREAMS - caller).div_ceil(load.callers) as usize];
-            loop {
-                let mine = rng.random_range(0..versions.len());
-                let stream = caller + mine as u32 * load.callers;
-                let data = (0..load.events_per_append).map(|_| events.pick(&mut rng)).collect();
-                let started = Instant::now();
-                if started >= end {
-                    return anyhow::Ok(());
-                }
-                subject.append(Append { stream, expected: versions[mine], events: data }).await?;
-                let acknowledged = Instant::now();
-                versions[mine] += u64::from(load.events_per_append);
-                appends.fetch_add(1, Relaxed);
-                if (begin..end).contains(&acknowledged) {
-                    let nanos = u64::try_from((acknowledged - started).as_nanos())?;
-                    let shard = &shards[(caller % SHARDS) as usize];
-                    shard.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanos);
-                }
-            }
-        });
+impl Seen {
+    fn new(times_ns: Histogram<u64>, took: Duration) -> Result<Self> {
+        ensure!(!times_ns.is_empty(), "nothing was done while the clock ran");
+        Ok(Self { times_ns, took, rss_mib: machine::peak_memory_mib()?, rss_end_mib: machine::memory_mib()? })
     }
-    while let Some(ended) = callers.join_next().await {
-        ended?.context("an append failed")?;
-    }
-    Arc::into_inner(subject).context("a caller is still there")?.close().await?;
 
-    let mut latencies_ns = histogram();
-    for shard in shards.iter() {
-        latencies_ns.add(&*shard.lock().unwrap_or_else(PoisonError::into_inner))?;
+    fn measured<S: Subject>(&self, job: &Job, workload: &str, callers: u32, events_each: u64) -> Measured {
+        // A handful of times has a middle, but no tail to speak of.
+        let quantile_us = |quantile| {
+            let is_known = quantile <= 0.5 || self.times_ns.len() >= 100;
+            is_known.then(|| self.times_ns.value_at_quantile(quantile) as f64 / 1_000.0)
+        };
+        Measured {
+            subject: job.subject,
+            workload: workload.into(),
+            callers,
+            events_per_append: events_each,
+            durability: S::DURABILITY.into(),
+            events_per_s: (events_each > 0)
+                .then(|| (self.times_ns.len() * events_each) as f64 / self.took.as_secs_f64()),
+            p50_us: quantile_us(0.5),
+            p99_us: quantile_us(0.99),
+            p999_us: quantile_us(0.999),
+            rss_mib: self.rss_mib,
+            rss_end_mib: self.rss_end_mib,
+            bytes_per_event: None,
+            bytes_per_event_closed: None,
+            bytes_per_event_of_indexes: None,
+            preload: job.log.events,
+            ids: job.log.ids,
+            operations: self.times_ns.len(),
+        }
     }
-    Ok(Seen { latencies_ns, appends: appends.load(Relaxed) })
+}
+
+/// Times of many callers. They share some histograms, so that a thousand of them need no thousand.
+#[derive(Clone)]
+struct Recorder(Arc<[Mutex<Histogram<u64>>]>);
+
+impl Recorder {
+    fn new() -> Self {
+        Self((0..16).map(|_| Mutex::new(histogram())).collect())
+    }
+
+    fn record(&self, caller: u32, time: Duration) {
+        let shard = &self.0[caller as usize % self.0.len()];
+        shard.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanos(time));
+    }
+
+    fn sum(&self) -> Result<Histogram<u64>> {
+        let mut sum = histogram();
+        for shard in self.0.iter() {
+            sum.add(&*shard.lock().unwrap_or_else(PoisonError::into_inner))?;
+        }
+        Ok(sum)
+    }
 }
 
 /// Of times up to a minute, to three digits.
@@ -131,25 +116,145 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("valid bounds")
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+async fn load<S: Subject>(job: &Job, cache: Cache, times: Times) -> Result<Vec<Measured>> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let count = if cache == Cache::Warm { WARM_STREAMS } else { COLD_STREAMS };
+    let streams = index::sample(&mut rng, job.log.streams() as usize, count).into_vec();
+    if cache == Cache::Cold {
+        machine::forget(job.place.directory()?)?;
+    }
+    let subject = S::open(&job.place, job.log).await?;
+    let load = async |stream: usize| {
+        let found = subject.load(u32::try_from(stream)?).await?;
+        ensure!(found.events == job.log.versions(), "{} events in stream {stream}", found.events);
+        Ok(())
+    };
+    if cache == Cache::Warm {
+        for stream in streams.repeat(2) {
+            load(stream).await?;
+        }
+    }
+    let mut seen = histogram();
+    let begin = Instant::now();
+    for stream in streams.iter().cycle().take(if cache == Cache::Warm { usize::MAX } else { streams.len() }) {
+        let started = Instant::now();
+        if started - begin >= times.seconds {
+            break;
+        }
+        load(*stream).await?;
+        seen.saturating_record(nanos(started.elapsed()));
+    }
+    let seen = Seen::new(seen, begin.elapsed())?;
+    subject.close().await?;
+    Ok(vec![seen.measured::<S>(job, job.work.name(), 1, job.log.versions())])
+}
+
+/// Twice, so that the second reading finds in the machine's memory what fits there.
+async fn read<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
+    let subject = S::open(&job.place, job.log).await?;
+    let mut took = Duration::ZERO;
+    for _ in 0..2 {
+        let started = Instant::now();
+        let Found { events, bytes } = subject.read().await?;
+        took = started.elapsed();
+        ensure!(events == job.log.events, "{events} events of {}", job.log.events);
+        ensure!(bytes == events * crate::event::BYTES as u64, "{bytes} bytes of data in {events} events");
+    }
+    let mut times = histogram();
+    times.saturating_record(nanos(took));
+    let seen = Seen::new(times, took)?;
+    subject.close().await?;
+    let times =
+        Measured { p50_us: None, p99_us: None, p999_us: None, ..seen.measured::<S>(job, "read", 1, job.log.events) };
+    Ok(vec![Measured { events_per_append: 1, ..times }])
+}
+
+async fn tags<S: Subject>(job: &Job, times: Times) -> Result<Vec<Measured>> {
+    let subject = S::open(&job.place, job.log).await?;
+    let mut version = job.log.versions();
+    let mut measured = Vec::new();
+    let kinds = [
+        ("tag-read", None),
+        ("tag-append-refused-by-version", Some(Probe::Stale)),
+        ("tag-append-refused-by-tag", Some(Probe::Matched)),
+        ("tag-append-unconditional", Some(Probe::Plain)),
+        ("tag-append-conditional", Some(Probe::Unmatched)),
+    ];
+    for (name, probe) in kinds {
+        let mut seen = histogram();
+        let begin = Instant::now() + times.warm_up;
+        let end = begin + times.seconds;
+        loop {
+            let started = Instant::now();
+            if started >= end {
+                break;
+            }
+            match probe {
+                None => {
+                    let found = subject.rare().await?;
+                    ensure!(found.events == u64::from(TAGGED), "{} events carry the rare tag", found.events);
+                }
+                Some(probe) => subject.probe(probe, version).await?,
+            }
+            if started >= begin {
+                seen.saturating_record(nanos(started.elapsed()));
+            }
+            version += u64::from(matches!(probe, Some(Probe::Plain | Probe::Unmatched)));
+        }
+        let each = if probe.is_none() { TAGGED.into() } else { 0 };
+        measured.push(Seen::new(seen, times.seconds)?.measured::<S>(job, name, 1, each));
+    }
+    subject.close().await?;
+    Ok(measured)
+}
+
+async fn open<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
+    let mut times = histogram();
+    let started = Instant::now();
+    let subject = S::open(&job.place, job.log).await?;
+    times.saturating_record(nanos(started.elapsed()));
+    let seen = Seen::new(times, started.elapsed())?;
+    subject.close().await?;
+    Ok(vec![seen.measured::<S>(job, job.work.name(), 1, 0)])
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::{
+        job::{Ids, Log, Others, Place, Stop},
+        subject::{Append, Kind},
+    };
 
-    /// Acknowledges all that it is given, after a time.
-    struct Slow(Duration, Mutex<Vec<u64>>);
+    /// Acknowledges all that it is given, after ten milliseconds, and wants a version more of streams in `wrong/`.
+    struct Slow(Mutex<Vec<u64>>);
 
     impl Subject for Slow {
+        const DURABILITY: &str = "none";
+
+        async fn open(place: &Place, log: Log) -> Result<Self> {
+            let version = log.versions() + u64::from(place.directory()?.ends_with("wrong"));
+            Ok(Self(Mutex::new(vec![version; log.streams() as usize])))
+        }
+
         async fn append(&self, append: Append) -> Result<()> {
             {
-                let mut versions = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let version = &mut versions[append.stream as usize];
                 ensure!(*version == append.expected, "{version} is not {}", append.expected);
                 *version += append.events.len() as u64;
             }
-            tokio::time::sleep(self.0).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             Ok(())
+        }
+
+        async fn load(&self, _stream: u32) -> Result<Found> {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok(Found { events: 5, bytes: 0 })
         }
 
         async fn close(self) -> Result<()> {
@@ -161,32 +266,67 @@ mod tests {
         Times { seconds: Duration::from_millis(200), warm_up: Duration::from_millis(100) }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn each_caller_waits_for_its_own_acknowledgement_and_knows_its_streams() {
-        let slow = Slow(Duration::from_millis(10), Mutex::new(vec![0; STREAMS as usize]));
-        let seen = measure(slow, Load { callers: 7, events_per_append: 3 }, times()).await.expect("a measurement");
-        let counted = seen.latencies_ns.len();
-        assert!((1..=7 * 21).contains(&counted), "{counted} acknowledgements of 10 ms to 7 callers in 200 ms");
-        assert!(seen.appends > counted, "the warm-up is not counted");
-        assert!(seen.latencies_ns.value_at_quantile(0.5) >= 9_990_000);
+    fn job(events: u64, work: Work) -> (tempfile::TempDir, Job) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = Log { events, ids: Ids::V7 };
+        let job = Job { subject: Kind::File, place: Place::Directory(dir.path().into()), log, work };
+        (dir, job)
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_append_that_fails_ends_the_round() {
-        let wrong = Slow(Duration::ZERO, Mutex::new(vec![1; STREAMS as usize]));
-        let failed = measure(wrong, Load { callers: 2, events_per_append: 1 }, times()).await;
+    fn append(callers: u32, events_per_append: u32) -> Work {
+        Work::Append { callers, others: Others::default(), events_per_append, times: times() }
+    }
+
+    #[test]
+    fn each_caller_waits_for_its_own_acknowledgement_and_knows_its_streams() {
+        let (_dir, job) = job(20_000, append(7, 3));
+        let measured = run::<Slow>(&job).expect("a measurement").remove(0);
+        assert!(measured.events_per_s.is_some_and(|rate| rate <= 7.0 * 3.0 * 105.0 && rate > 0.0), "{measured:?}");
+        assert!(measured.p50_us.is_some_and(|time| time >= 9_990.0));
+        assert_eq!((measured.durability.as_str(), measured.preload), ("none", 20_000));
+    }
+
+    #[test]
+    fn an_append_that_fails_ends_the_round() {
+        let (dir, mut job) = job(0, append(2, 1));
+        let wrong = dir.path().join("wrong");
+        std::fs::create_dir(&wrong).expect("a directory");
+        job.place = Place::Directory(wrong);
+        let failed = run::<Slow>(&job);
         assert!(failed.is_err_and(|error| format!("{error:#}") == "an append failed: 1 is not 0"));
     }
 
-    /// Each subject as it is, with callers of unequal shares and many events an append.
     #[test]
-    fn every_subject_runs_and_keeps_what_it_acknowledged() {
-        for kind in Kind::ALL {
-            let dir = tempfile::tempdir().expect("a directory");
-            let load = Load { callers: 3, events_per_append: 10 };
-            let measured = run(kind, load, times(), dir.path()).unwrap_or_else(|error| panic!("{kind}: {error:#}"));
-            assert!(measured.events_per_s > 0.0 && measured.p50_us <= measured.p99_us, "{measured:?}");
-            assert!(measured.bytes_per_event >= 100.0, "{measured:?}");
+    fn a_stream_that_is_not_whole_ends_the_round() {
+        let work = |cache| Work::Load { cache, times: times() };
+        let (_dir, whole) = job(50_000, work(Cache::Warm));
+        let measured = run::<Slow>(&whole).expect("a measurement").remove(0);
+        assert!(measured.events_per_s.is_some_and(|rate| (100.0..=505.0).contains(&rate)), "{measured:?}");
+        let (_dir, lost) = job(60_000, work(Cache::Cold));
+        assert!(run::<Slow>(&lost).is_err_and(|error| error.to_string().starts_with("5 events in stream")));
+    }
+
+    /// Each subject as it is: what it acknowledged is there when it is opened again, and reads back.
+    #[cfg(feature = "stores")]
+    #[test]
+    fn every_subject_keeps_what_it_acknowledged_and_reads_it_back() {
+        use crate::subject::{file, indelible::Embedded, rocksdb::Bare};
+        fn rounds<S: Subject>(works: &[Work]) {
+            let (_dir, mut job) = job(10_000, Work::Fill);
+            let filled = run::<S>(&job).expect("a log").remove(0);
+            assert!(filled.bytes_per_event.is_some_and(|bytes| bytes >= 100.0), "{filled:?}");
+            for work in works {
+                job.work = work.clone();
+                let measured = run::<S>(&job).unwrap_or_else(|error| panic!("{work:?}: {error:#}"));
+                assert!(measured.iter().all(|measured| measured.rate().is_some_and(|rate| rate > 0.0)), "{measured:?}");
+            }
         }
+        let load = |cache| Work::Load { cache, times: times() };
+        let open = Work::Open { after: Stop::Clean };
+        rounds::<file::Growing>(&[Work::Read, append(3, 10)]);
+        rounds::<file::Preallocated>(&[Work::Read, append(3, 10)]);
+        let reads = [Work::Read, load(Cache::Warm), load(Cache::Cold), open];
+        rounds::<Bare>(&[&reads[..], &[append(3, 10)]].concat());
+        rounds::<Embedded>(&[&reads[..], &[Work::Tags { times: times() }]].concat());
     }
 }

@@ -1,55 +1,190 @@
-//! What is measured: each subject takes appends with an expected version, and acknowledges them when they are on the disk.
+//! What is measured: each subject takes appends with an expected version, acknowledges them when they are on the disk, and
+//! reads them again.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+use crate::job::{Cache, Log, Place, Work};
 
 mod group;
 
 pub mod file;
+#[cfg(feature = "stores")]
 pub mod indelible;
+#[cfg(feature = "stores")]
+pub mod postgres;
+#[cfg(feature = "stores")]
 pub mod rocksdb;
+
+pub use group::{GroupWriter, Sink};
 
 /// Events for one stream that has so many events now.
 pub struct Append {
     pub stream: u32,
     pub expected: u64,
     pub events: Vec<Vec<u8>>,
+    /// Whether they carry the rare tag, where the subject knows tags.
+    pub is_rare: bool,
 }
 
-pub trait Subject: Send + Sync + 'static {
+/// What a read has given: it is counted, so that it has to be given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub events: u64,
+    /// Of their data.
+    pub bytes: u64,
+}
+
+impl Found {
+    pub fn add(&mut self, data: &[u8]) {
+        self.events += 1;
+        self.bytes += std::hint::black_box(data).len() as u64;
+    }
+
+    /// Data that was handed out parsed counts as the JSON that it was.
+    pub fn add_json(&mut self, data: &impl Serialize) -> Result<()> {
+        self.add(&serde_json::to_vec(data)?);
+        Ok(())
+    }
+}
+
+/// How an append is judged, to tell what a condition costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Refused for its expected version: the way there and back, and no sync
+    Stale,
+    /// Refused by "no event carries the rare tag", from the first position on
+    Matched,
+    /// Written
+    Plain,
+    /// Written under "no event of some other type carries the rare tag", from the first position on
+    Unmatched,
+}
+
+pub trait Subject: Sized + Send + Sync + 'static {
+    /// What an acknowledgement stands for.
+    const DURABILITY: &str = "fdatasync";
+
+    /// Opens a log that holds this, or makes an empty one.
+    fn open(place: &Place, log: Log) -> impl Future<Output = Result<Self>> + Send;
+
+    /// The same, where it can be set up for a number of callers.
+    fn open_for(place: &Place, log: Log, _callers: u32) -> impl Future<Output = Result<Self>> + Send {
+        Self::open(place, log)
+    }
+
     /// Returns when the events are on the disk. What was not expected is an error.
     fn append(&self, append: Append) -> impl Future<Output = Result<()>> + Send;
+
+    /// Reads a stream.
+    fn load(&self, _stream: u32) -> impl Future<Output = Result<Found>> + Send {
+        async { bail!("it has no streams to read") }
+    }
+
+    /// Reads all events in order.
+    fn read(&self) -> impl Future<Output = Result<Found>> + Send {
+        async { bail!("its whole log is not read here") }
+    }
+
+    /// Reads the events that carry the rare tag.
+    fn rare(&self) -> impl Future<Output = Result<Found>> + Send {
+        async { bail!("its tags are not read here") }
+    }
+
+    /// One append of one event to the first stream, which has so many, judged in one way or another.
+    fn probe(&self, _probe: Probe, _version: u64) -> impl Future<Output = Result<()>> + Send {
+        async { bail!("its conditions are not measured here") }
+    }
 
     fn close(self) -> impl Future<Output = Result<()>> + Send;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A file that grows, one writer, group `fdatasync`: the limit
-    #[value(name = "file")]
-    #[serde(rename = "file")]
     File,
+    /// The same, written over zeros: a sync has no length to write
+    FilePreallocated,
     /// Bare RocksDB, one writer, two puts an event: the log and the stream's index
-    #[value(name = "rocksdb")]
-    #[serde(rename = "rocksdb")]
-    Rocks,
+    Rocksdb,
     /// The embedded store
-    #[value(name = "indelible-rocksdb")]
-    #[serde(rename = "indelible-rocksdb")]
-    Indelible,
+    IndelibleRocksdb,
+    /// UmaDB's engine, by its group append
+    Umadb,
+    /// SierraDB's engine
+    Sierradb,
+    /// Bare fjall, one writer, two puts an event
+    Fjall,
+    /// evento on fjall
+    Evento,
+    /// The shared store
+    IndeliblePostgres,
+    /// A plain insert a transaction, into the same columns and indexes
+    PgAutocommit,
+    /// One writer that inserts all that waits without any check, into the same columns and indexes; plain reads: the limit
+    PgBatched,
+    /// cqrs-es on PostgreSQL
+    CqrsEs,
+    /// esrs on PostgreSQL
+    Esrs,
+    /// evento on PostgreSQL
+    EventoPostgres,
+    /// disintegrate on PostgreSQL
+    Disintegrate,
+    /// mire on PostgreSQL
+    Mire,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::File, Self::Rocks, Self::Indelible];
+    pub const EMBEDDED: [Self; 4] = [Self::File, Self::FilePreallocated, Self::Rocksdb, Self::IndelibleRocksdb];
+    pub const EMBEDDED_PEERS: [Self; 4] = [Self::Umadb, Self::Sierradb, Self::Fjall, Self::Evento];
+    pub const SHARED: [Self; 3] = [Self::PgAutocommit, Self::PgBatched, Self::IndeliblePostgres];
+    pub const SHARED_PEERS: [Self; 5] =
+        [Self::CqrsEs, Self::Esrs, Self::EventoPostgres, Self::Disintegrate, Self::Mire];
+
+    pub fn is_peer(self) -> bool {
+        Self::EMBEDDED_PEERS.contains(&self) || Self::SHARED_PEERS.contains(&self)
+    }
+
+    /// Whether it is on PostgreSQL.
+    pub fn is_shared(self) -> bool {
+        Self::SHARED.contains(&self) || Self::SHARED_PEERS.contains(&self)
+    }
+
+    pub fn is_file(self) -> bool {
+        matches!(self, Self::File | Self::FilePreallocated)
+    }
+
+    /// Who fills its logs: those who use the store's own tables find there what the store has written.
+    pub fn filler(self) -> Self {
+        match self {
+            Self::PgAutocommit | Self::PgBatched => Self::IndeliblePostgres,
+            other => other,
+        }
+    }
+
+    /// Whether it has what a workload needs.
+    pub fn does(self, work: &Work) -> bool {
+        use Kind::{File, Fjall, IndeliblePostgres, IndelibleRocksdb, PgAutocommit, Rocksdb};
+        match work {
+            Work::Fill => self.filler() == self,
+            Work::Append { .. } => true,
+            Work::Read => {
+                matches!(self, File | Rocksdb | IndelibleRocksdb | Fjall) || self.is_shared() && self != PgAutocommit
+            }
+            // What a server has in its memory can't be dropped from there.
+            Work::Load { cache: Cache::Warm, .. } if self.is_shared() => self != PgAutocommit,
+            Work::Load { .. } => matches!(self, Rocksdb | IndelibleRocksdb | Fjall),
+            Work::Tags { .. } => matches!(self, IndelibleRocksdb | IndeliblePostgres),
+            Work::Crash { .. } | Work::Open { .. } => matches!(self, Rocksdb | IndelibleRocksdb),
+        }
+    }
 }
 
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::File => "file",
-            Self::Rocks => "rocksdb",
-            Self::Indelible => "indelible-rocksdb",
-        })
+        f.pad(self.to_possible_value().as_ref().map_or("?", |value| value.get_name()))
     }
 }

@@ -1,9 +1,7 @@
 //! Writing: what an append asks for, what it is answered, and how it is judged (L1, L2, L5, L10, L13).
 
-use std::collections::HashSet;
-
 use crate::{
-    EventId, InvalidInput, NewEvent, Position, Query, RecordedEvent, StreamId, Timestamp, Token, Version,
+    EventId, InvalidInput, NewEvent, Position, Query, RecordedEvent, StoreId, StreamId, Timestamp, Token, Version,
     event::TAGS_MAX,
 };
 
@@ -61,6 +59,7 @@ impl Default for Limits {
 
 /// What a stream must be like for an append to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub enum ExpectedVersion {
     /// Whatever it is like.
     Any,
@@ -86,6 +85,7 @@ impl ExpectedVersion {
 
 /// A consistency condition: no event matches `query` after position `after`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct Condition {
     /// The events that must not be there.
     pub query: Query,
@@ -113,6 +113,7 @@ impl Condition {
 /// # Ok::<(), indelible_core::InvalidInput>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct Append {
     events: Vec<(StreamId, NewEvent)>,
     expected: Vec<(StreamId, ExpectedVersion)>,
@@ -213,16 +214,21 @@ impl Append {
                 format!("has {} events, at most {APPEND_EVENTS_MAX} are allowed", self.events.len()),
             );
         }
-        let written: HashSet<&StreamId> = self.events.iter().map(|(stream, _)| stream).collect();
-        let mut named = HashSet::with_capacity(self.expected.len());
-        if let Some((twice, _)) = self.expected.iter().find(|(stream, _)| !named.insert(stream)) {
-            return refuse("append", format!("names an expected version of {twice} twice"));
+        // Sorted, and not hashed: most appends have one event.
+        let mut streams: Vec<&StreamId> = self.expected.iter().map(|(stream, _)| stream).collect();
+        streams.sort_unstable();
+        if let Some(twice) = streams.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("append", format!("names an expected version of {} twice", twice[0]));
         }
-        let streams = named.union(&written).count();
-        if streams > APPEND_STREAMS_MAX {
-            return refuse("append", format!("names {streams} streams, at most {APPEND_STREAMS_MAX} are allowed"));
+        streams.extend(self.events.iter().map(|(stream, _)| stream));
+        streams.sort_unstable();
+        streams.dedup();
+        if streams.len() > APPEND_STREAMS_MAX {
+            let count = streams.len();
+            return refuse("append", format!("names {count} streams, at most {APPEND_STREAMS_MAX} are allowed"));
         }
-        if let Some(stream) = self.closes.iter().find(|stream| !written.contains(stream)) {
+        let is_written = |closed: &StreamId| self.events.iter().any(|(stream, _)| stream == closed);
+        if let Some(stream) = self.closes.iter().find(|stream| !is_written(stream)) {
             return refuse("append", format!("closes {stream} without a last event for it"));
         }
         let items: usize = self.conditions.iter().map(|condition| condition.query.items().len()).sum();
@@ -236,7 +242,11 @@ impl Append {
         for condition in &self.conditions {
             condition.query.validate()?;
         }
-        let mut ids = HashSet::with_capacity(self.events.len());
+        let mut ids: Vec<EventId> = self.events.iter().map(|(_, event)| event.id).collect();
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("append", format!("has the event id {} twice", twice[0]));
+        }
         for (stream, event) in &self.events {
             let size = stream.as_str().len() + event.size();
             if size > limits.event_bytes_max {
@@ -255,9 +265,6 @@ impl Append {
             }
             if event.id == EventId::NIL {
                 return refuse("event", format!("for {stream} has the nil id"));
-            }
-            if !ids.insert(event.id) {
-                return refuse("append", format!("has the event id {} twice", event.id));
             }
         }
         match self.size() {
@@ -280,22 +287,27 @@ impl Append {
         recorded_at: Timestamp,
         mut version: impl FnMut(&StreamId) -> Result<Version, E>,
     ) -> Result<Vec<RecordedEvent>, E> {
-        let mut versions: std::collections::HashMap<StreamId, (Version, usize)> = Default::default();
+        // Of each stream that is written, of which there are few, the last version and its event.
+        let mut versions: Vec<(StreamId, Version, usize)> = Vec::new();
         let count = self.events.len();
         let mut recorded = Vec::with_capacity(count);
         for (index, (stream, event)) in self.events.into_iter().enumerate() {
-            let before = match versions.get(&stream) {
-                Some((version, _)) => *version,
-                None => version(&stream)?,
+            let place = match versions.iter().rposition(|(written, ..)| *written == stream) {
+                Some(place) => place,
+                None => {
+                    versions.push((stream.clone(), version(&stream)?, index));
+                    versions.len() - 1
+                }
             };
-            versions.insert(stream.clone(), (before.plus(1), index));
+            let last = &mut versions[place];
+            (last.1, last.2) = (last.1.plus(1), index);
             let position = head.plus(index as u64 + 1);
-            let mut event = RecordedEvent::new(event, stream, before.plus(1), position, recorded_at);
+            let mut event = RecordedEvent::new(event, stream, last.1, position, recorded_at);
             event.ends_append = index + 1 == count;
             recorded.push(event);
         }
         for stream in &self.closes {
-            if let Some((_, last)) = versions.get(stream) {
+            if let Some((.., last)) = versions.iter().find(|(written, ..)| written == stream) {
                 recorded[*last].closes_stream = true;
             }
         }
@@ -305,6 +317,7 @@ impl Append {
 
 /// How an append ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub enum AppendOutcome {
     /// It is written, durable and visible.
     Appended(Appended),
@@ -315,6 +328,7 @@ pub enum AppendOutcome {
 
 /// An append that is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct Appended {
     /// Stands for the log up to its last event.
     pub token: Token,
@@ -324,8 +338,18 @@ pub struct Appended {
     pub repeated: bool,
 }
 
+impl Appended {
+    /// What an append of these events is answered with.
+    pub fn new(store: StoreId, events: Vec<RecordedEvent>, repeated: bool) -> Self {
+        let place = |last: &RecordedEvent| Token { store, position: last.position, event: last.id };
+        let token = events.last().map_or(Token::start(store), place);
+        Self { token, events, repeated }
+    }
+}
+
 /// A condition of an append that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub enum FailedCondition {
     /// A stream was not of its expected version.
     #[error("{stream} is at version {actual}, expected was {expected:?}")]
@@ -358,6 +382,7 @@ pub enum FailedCondition {
 /// What a stream is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct StreamHead {
     /// The version of its last event, 0 where it does not exist.
     pub version: Version,

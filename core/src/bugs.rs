@@ -3,13 +3,19 @@
 
 use std::cell::Cell;
 
-use crate::{Apply, RecordedEvent, load::Loaded};
+use tokio::sync::watch;
+
+use crate::{Apply, Position, RecordedEvent, load::Loaded};
 
 /// A bug that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// An event is applied again to the state that goes into a snapshot.
     ApplyTwice,
+    /// A subscription takes the head of after its page for the head that the page was read up to.
+    HeadAfterPage,
+    /// A subscription that has seen all sleeps until something new comes, and not unless something came already.
+    SleepsWithoutLooking,
 }
 
 thread_local! {
@@ -24,5 +30,16 @@ pub fn choose(bug: Option<Bug>) {
 pub(crate) fn apply_twice<A: Apply>(loaded: &mut Loaded<A>, event: &RecordedEvent) {
     if let (Some(Bug::ApplyTwice), Ok(event)) = (CHOSEN.get(), event.decode()) {
         loaded.state_mut().apply(&event);
+    }
+}
+
+pub(crate) fn head_after_page(head: Position, published: &watch::Receiver<Position>) -> Position {
+    if CHOSEN.get() == Some(Bug::HeadAfterPage) { *published.borrow() } else { head }
+}
+
+pub(crate) async fn sleep_without_looking(published: &mut watch::Receiver<Position>) {
+    if CHOSEN.get() == Some(Bug::SleepsWithoutLooking) {
+        published.mark_unchanged();
+        let _ = published.changed().await; // that it is closed, the right way of waiting finds too
     }
 }

@@ -31,8 +31,9 @@
 //! ```
 //!
 //! There is no picking: a store that cannot pass a case does not keep the contract. Cases are named by the clause that
-//! they prove, lean on no other where that can be helped, and end within [`CASE_TIME_MAX`], one way or the other. That
-//! broken stores fail them is itself a test: `core/tests/it/broken.rs`.
+//! they prove, lean on no other where that can be helped, and end within [`CASE_TIME_MAX`], one way or the other. Those
+//! named `all` mix the clauses: random load, whose [history] is checked. That broken stores fail the cases is
+//! itself a test: `core/tests/it/broken.rs`.
 
 use std::{fmt, panic, time::Duration};
 
@@ -44,15 +45,21 @@ use crate::{AnyStore, Limits};
 mod append;
 mod checkpoint;
 mod close;
+mod concurrent;
 mod condition;
 mod durable;
 mod envelope;
 mod error;
+pub mod fault;
 mod fixture;
+pub mod history;
+pub mod hostile;
 mod limits;
 mod list;
 mod order;
+pub mod parity;
 mod read;
+pub mod remote;
 mod repeat;
 mod snapshot;
 mod subscribe;
@@ -74,9 +81,14 @@ pub trait Harness: Send + Sync {
     /// way, and handles to the store before are still in use; what becomes of them no longer matters.
     async fn crash(&mut self);
 
-    /// Another handle to the same log: where it can be shared, that of another process.
+    /// Another handle to the same log: where it can be shared, that of [another process](remote).
     async fn another(&self) -> AnyStore {
         self.store()
+    }
+
+    /// How long a case may take: longer than [`CASE_TIME_MAX`] where a crash takes long.
+    fn case_time_max(&self) -> Duration {
+        CASE_TIME_MAX
     }
 }
 
@@ -89,7 +101,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The clause that it proves: `l3`.
+    /// The clause that it proves: `l3`; `all` for what mixes them.
     pub fn clause(&self) -> &'static str {
         self.name.split_once('_').map_or(self.name, |(clause, _)| clause)
     }
@@ -99,15 +111,15 @@ impl Case {
     /// # Panics
     /// Where the store doesn't keep the clause, or doesn't come to an end within [`CASE_TIME_MAX`].
     pub async fn run(&self, mut harness: Box<dyn Harness>) {
-        let run = self.run;
+        let (run, limit) = (self.run, harness.case_time_max());
         // In a task of its own: the time ends also for a store that never lets go of its thread.
         let mut task = tokio::spawn(async move { run(&mut *harness).await });
-        match tokio::time::timeout(CASE_TIME_MAX, &mut task).await {
+        match tokio::time::timeout(limit, &mut task).await {
             Ok(Ok(())) => {}
             Ok(Err(failed)) => panic::resume_unwind(failed.into_panic()),
             Err(_elapsed) => {
                 task.abort();
-                panic!("{} did not end within {CASE_TIME_MAX:?}", self.name);
+                panic!("{} did not end within {limit:?}", self.name);
             }
         }
     }

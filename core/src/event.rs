@@ -31,6 +31,7 @@ pub const TAGS_MAX: usize = 64;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct NewEvent {
     /// Its id, by default a new UUIDv7.
     pub id: EventId,
@@ -103,6 +104,7 @@ fn size(event_type: &EventType, content_type: &ContentType, data: &Bytes, tags: 
 /// An event in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct RecordedEvent {
     /// Its id.
     pub id: EventId,
@@ -196,7 +198,7 @@ impl RecordedEvent {
     }
 
     /// Whether this is what `event`, written to `stream`, was recorded as (L5).
-    pub(crate) fn records(&self, stream: &StreamId, event: &NewEvent) -> bool {
+    pub fn records(&self, stream: &StreamId, event: &NewEvent) -> bool {
         self.id == event.id
             && self.stream == *stream
             && self.event_type == event.event_type

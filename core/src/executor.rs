@@ -231,7 +231,11 @@ impl Executor {
         let head = self.store().stream_head(stream).await?;
         let mut loaded = match remembered {
             Some(loaded) if loaded.may_lead_to(&head) => loaded,
-            _ => Arc::new(self.restore(stream, Version::MAX).await?),
+            Some(_) => {
+                self.shared.cache.forget(stream);
+                Arc::new(self.restore(stream, Version::MAX).await?)
+            }
+            None => Arc::new(self.restore(stream, Version::MAX).await?),
         };
         if loaded.version() < head.version {
             Arc::make_mut(&mut loaded).catch_up(self.store(), stream, |_| true).await?;

@@ -96,12 +96,16 @@ impl<A> Loaded<A> {
 
     /// Whether the log may have come from this state to that head. Not where it has lost events since.
     pub(crate) fn may_lead_to(&self, head: &StreamHead) -> bool {
-        let position = self.last.map_or(Position::START, |(_, position)| position);
         match self.version.cmp(&head.version) {
-            Ordering::Less => position < head.position,
-            Ordering::Equal => position == head.position,
+            Ordering::Less => self.position() < head.position,
+            Ordering::Equal => self.position() == head.position,
             Ordering::Greater => false,
         }
+    }
+
+    /// Where in the log its last event is.
+    pub(crate) fn position(&self) -> Position {
+        self.last.map_or(Position::START, |(_, position)| position)
     }
 
     pub(crate) fn last(&self) -> Option<(EventId, Position)> {
@@ -285,6 +289,7 @@ pub(crate) struct Cache(quick_cache::sync::Cache<StreamId, Cached, ByWeight>);
 struct Cached {
     loaded: Arc<dyn Any + Send + Sync>,
     version: Version,
+    position: Position,
     weight: u64,
 }
 
@@ -308,11 +313,18 @@ impl Cache {
         self.0.get(stream)?.loaded.downcast().ok()
     }
 
-    /// Keeps a state, unless a newer one is there.
+    /// Keeps a state, unless a newer one is there: one that is further on in its stream, and in the log too. A state of
+    /// events that the log has lost since is no newer one.
     pub(crate) fn put<A: Aggregate>(&self, stream: &StreamId, loaded: Arc<Loaded<A>>) {
-        if self.0.peek(stream).is_none_or(|cached| cached.version <= loaded.version) {
-            let (version, weight) = (loaded.version, loaded.weight());
-            self.0.insert(stream.clone(), Cached { loaded, version, weight });
+        let (version, position) = (loaded.version, loaded.position());
+        if self.0.peek(stream).is_none_or(|cached| cached.version <= version || cached.position <= position) {
+            let weight = loaded.weight();
+            self.0.insert(stream.clone(), Cached { loaded, version, position, weight });
         }
+    }
+
+    /// Forgets a state that the log can't have come from.
+    pub(crate) fn forget(&self, stream: &StreamId) {
+        self.0.remove(stream);
     }
 }

@@ -10,6 +10,7 @@ use crate::{
 ///
 /// No types means any type; no tags, whatever tags. At least one of either is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct QueryItem {
     types: Vec<QualifiedType>,
     tags: Vec<Tag>,
@@ -59,6 +60,7 @@ impl QueryItem {
 /// # Ok::<(), indelible_core::InvalidInput>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct Query {
     items: Vec<QueryItem>,
 }
@@ -140,6 +142,7 @@ impl Query {
 ///
 /// Categories, types and tags are served from indexes and cost what they return; a stream prefix may scan the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct Filter {
     categories: Vec<Category>,
     stream_prefix: Option<String>,

@@ -1,7 +1,7 @@
 //! Reading: what is asked for, and lazy streams over a store's pages (L6).
 
 use futures::{
-    StreamExt,
+    StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 
@@ -10,10 +10,11 @@ use crate::{EventStore, Filter, Position, RecordedEvent, StoreError, StreamId, V
 /// The most events in one page.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
 /// About the most bytes of events in one page; a page has at least one event all the same.
-pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Which way to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub enum Direction {
     /// From the past to the present.
     #[default]
@@ -25,6 +26,7 @@ pub enum Direction {
 /// A read of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReadStream {
     /// The stream.
     pub stream: StreamId,
@@ -68,6 +70,7 @@ impl ReadStream {
 /// A read of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReadLog {
     /// Which events.
     pub filter: Filter,
@@ -130,6 +133,7 @@ impl ReadLog {
 
 /// A part of a read: some events, and where it goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct Page<P> {
     /// The events, in the order asked for.
     pub events: Vec<RecordedEvent>,
@@ -216,16 +220,14 @@ where
     R: Send + 'a,
     F: Future<Output = Result<(Vec<RecordedEvent>, Option<R>), StoreError>> + Send + 'a,
 {
-    stream::unfold(Some(read), move |read| {
+    stream::try_unfold(Some(read), move |read| {
         let page = page.clone();
         async move {
-            let (events, rest) = match page(read?).await {
-                Ok((events, rest)) => (events.into_iter().map(Ok).collect(), rest),
-                Err(error) => (vec![Err(error)], None),
-            };
-            Some((stream::iter(events), rest))
+            let Some(read) = read else { return Ok::<_, StoreError>(None) };
+            let (events, rest) = page(read).await?;
+            Ok(Some((stream::iter(events.into_iter().map(Ok)), rest)))
         }
     })
-    .flatten()
+    .try_flatten()
     .boxed()
 }

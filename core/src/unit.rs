@@ -12,7 +12,7 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::{
     Aggregate, Append, CommandContext, CommandError, Condition, Context, Decide, Event, EventId, EventStoreExt,
     ExpectedVersion, Handle, IntoId, InvalidInput, LoadError, NewEvent, Position, ReadLog, RecordedEvent,
-    SnapshotPolicy, StoreError, StreamId, Token, Version,
+    SnapshotPolicy, StoreError, StreamHead, StreamId, Token, Version,
     decision::Write,
     encode::{PrepareError, payload},
     executor::Executor,
@@ -131,6 +131,8 @@ struct Entry<A: Aggregate> {
 trait Working: Send + Sync {
     fn as_any(&mut self) -> &mut dyn Any;
     fn base(&self) -> Version;
+    /// Whether the unit rests on this head: the same version at the same place in the log.
+    fn is_at(&self, head: &StreamHead) -> bool;
     fn last(&self) -> Option<(EventId, Position)>;
     fn is_proved(&self) -> bool;
     /// Takes note of what was recorded, remembers the state, and takes a snapshot where one is due.
@@ -273,7 +275,8 @@ impl Work {
         let alone = self.aggregates.len() + self.conditions.len() == 1;
         let store = self.executor.store();
         for (stream, entry) in &self.aggregates {
-            if !(alone && entry.is_proved()) && store.stream_head(stream).await?.version != entry.base() {
+            let is_known_to_be = alone && entry.is_proved();
+            if !(is_known_to_be || entry.is_at(&store.stream_head(stream).await?)) {
                 return Ok(false);
             }
         }
@@ -328,6 +331,10 @@ impl<A: Aggregate> Working for Entry<A> {
 
     fn base(&self) -> Version {
         self.base
+    }
+
+    fn is_at(&self, head: &StreamHead) -> bool {
+        (self.base, self.loaded.position()) == (head.version, head.position)
     }
 
     fn last(&self) -> Option<(EventId, Position)> {

@@ -1,37 +1,48 @@
 //! Writing: the sequencer, the one thread that decides the order of events. Fed by the handles through a bounded queue.
 //!
-//! It takes all that waits as one group, judges each append on the log and on what the group has added so far, writes the
-//! group as one batch with one sync, publishes the head, and only then answers. After a failed write it ends: those in
-//! the group get no answer, which their callers take for *outcome unknown*, and all others learn that the store stopped.
+//! Callers judge their appends on what is published and encode them (`append/prepare.rs`); the sequencer judges them once
+//! more, on what came since, which is all in memory: it never reads the disk. It makes groups of them
+//! (`append/group.rs`), and the writer (`append/write.rs`) writes one group after the other, as one batch with one sync,
+//! publishes the head, and only then answers. While a large group is being written the next one is made, on a thread of its
+//! own; a small one the sequencer writes itself, so that a lone caller waits for no third thread. After a failed write all
+//! ends: those in the group get no answer, which their callers take for *outcome unknown*, and all others learn that the
+//! store stopped.
 
 use std::{
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, mpsc::Sender},
     thread,
-    time::{Duration, Instant},
 };
 
-use indelible_core::{Append, AppendOutcome, Position, StoreError, Timestamp};
-use rocksdb::{DB, WriteOptions};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use futures::executor::block_on;
+use indelible_core::{Position, StoreError, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use crate::{Durability, bugs, read::View, store::Shared};
+use crate::{engine::Tier, keeper::Errand, read::View, store::Shared};
 
 mod group;
+mod prepare;
+mod write;
 
-use group::Group;
+pub(crate) use group::Verdict;
+use group::{Group, Scratch};
+pub(crate) use prepare::{Preparation, Prepared, prepare};
+pub(crate) use write::write_options;
+use write::{Desk, Writer};
+
+/// A segment of the tail that takes so many bytes is full.
+pub(crate) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// What is handed to the sequencer, with its room in the queue until it is answered.
 pub(crate) enum Job {
     Append {
-        append: Append,
-        answer: Answer<AppendOutcome>,
+        prepared: Box<Prepared>,
+        answer: Answer<Verdict>,
         room: OwnedSemaphorePermit,
     },
     Keep {
         keep: Keep,
-        answer: Answer<()>,
+        answer: Answer<Result<(), StoreError>>,
         room: OwnedSemaphorePermit,
     },
     /// Answers what came before, and ends.
@@ -39,111 +50,152 @@ pub(crate) enum Job {
 }
 
 /// Where a caller waits. One that has gone away needs no answer: its append goes on all the same.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(crate) type Answer<T> = oneshot::Sender<T>;
 
-/// A snapshot or a checkpoint: the sequencer writes all that is written, so that one failure stops everything.
+/// A checkpoint: the sequencer writes all that has to last, so that one failure stops everything.
 pub(crate) struct Keep {
     pub(crate) key: Vec<u8>,
-    /// `None` removes it.
-    pub(crate) value: Option<Vec<u8>>,
-    /// Whether the answer waits for a sync.
-    pub(crate) durable: bool,
+    pub(crate) value: Vec<u8>,
 }
 
 pub(crate) struct Sequencer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) jobs: mpsc::UnboundedReceiver<Job>,
-    pub(crate) room: Arc<Semaphore>,
     /// Dropped when the sequencer ends, which ends subscriptions.
     pub(crate) publish: watch::Sender<Position>,
-    pub(crate) durability: Durability,
-    pub(crate) clock: fn() -> Timestamp,
-    pub(crate) head: Position,
+    pub(crate) keeper: Sender<Errand>,
+    /// When the event at the head was recorded.
     pub(crate) head_time: Option<Timestamp>,
 }
 
 impl Sequencer {
     /// Serves until the store is closed, or a write fails.
-    pub(crate) fn run(mut self) {
-        if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
-            self.shared.fail("its sequencer panicked".into());
-        }
-        self.room.close();
-        self.jobs.close();
-        while let Some(job) = self.jobs.blocking_recv() {
-            let stopped = self.shared.stopped();
+    pub(crate) fn run(self) {
+        let Self { shared, mut jobs, publish, keeper, head_time } = self;
+        let run = shared.run.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(run) = run.as_ref() else { return };
+        let writer = Writer { shared: &shared, run, publish, keeper };
+        let desk = Desk::default();
+        thread::scope(|scope| {
+            let begun =
+                thread::Builder::new().name("indelible-writer".into()).spawn_scoped(scope, || writer.serve(&desk));
+            match begun {
+                Ok(_) => {
+                    let mut order = Order { writer: &writer, desk: &desk, jobs: &mut jobs, head_time };
+                    if catch_unwind(AssertUnwindSafe(|| order.serve())).is_err() {
+                        shared.fail("its sequencer panicked".into());
+                    }
+                }
+                Err(error) => shared.fail(format!("its writer was not started: {error}")),
+            }
+            desk.close();
+        });
+        run.room.close();
+        jobs.close();
+        while let Some(job) = jobs.blocking_recv() {
+            let stopped = shared.stopped();
             match job {
-                Job::Append { answer, .. } => drop(answer.send(Err(stopped))),
+                Job::Append { answer, .. } => drop(answer.send(Verdict::Failed(stopped))),
                 Job::Keep { answer, .. } => drop(answer.send(Err(stopped))),
                 Job::Close => {}
             }
         }
     }
-
-    fn serve(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let engine = shared.engine.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(engine) = engine.as_ref() else { return };
-        let mut is_closing = false;
-        while let Some(first) = self.jobs.blocking_recv() {
-            let view = View { db: &engine.db, store: shared.id, head: self.head };
-            let mut group = Group::new(view, self.clock, self.head_time);
-            let mut next = Some(first);
-            while let Some(job) = next {
-                match job {
-                    Job::Append { append, answer, room } => group.append(append, answer, room),
-                    Job::Keep { keep, answer, room } => group.keep(keep, answer, room),
-                    Job::Close => is_closing = true,
-                }
-                next = if is_closing || group.is_full() { None } else { self.jobs.try_recv().ok() };
-            }
-            if !self.commit(&engine.db, group) || is_closing {
-                return;
-            }
-        }
-    }
-
-    /// Writes a group, publishes it, answers it, in this order. Says whether the store goes on.
-    fn commit(&mut self, db: &DB, mut group: Group<'_>) -> bool {
-        let count = group.events.len();
-        let last = group.events.last().map(|last| (last.position, last.recorded_at));
-        if bugs::is_on(bugs::ACKNOWLEDGE_BEFORE_WRITE) {
-            group.answer();
-            thread::sleep(Duration::from_millis(2));
-        }
-        let batch = mem::take(&mut group.batch);
-        if !batch.is_empty() {
-            let is_synced = group.is_durable || (count > 0 && self.durability == Durability::Synced);
-            let started = Instant::now();
-            if let Err(error) = db.write_opt(batch, &write_options(is_synced)) {
-                // From here on the group's callers are without an answer.
-                self.shared.fail(format!("a write failed: {error}"));
-                return false;
-            }
-            self.shared.counters.group(group.appends, count as u64, is_synced, started.elapsed());
-        }
-        if let Some((head, recorded_at)) = last {
-            self.head = head;
-            self.head_time = Some(recorded_at);
-            self.publish.send_replace(head);
-        }
-        group.answer();
-        metrics::gauge!("indelible_rocksdb_queue_free_bytes").set(self.room.available_permits() as f64);
-        true
-    }
 }
 
-pub(crate) fn write_options(is_synced: bool) -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(is_synced);
-    options
+/// What the sequencer's thread has at hand.
+struct Order<'a> {
+    writer: &'a Writer<'a>,
+    desk: &'a Desk,
+    jobs: &'a mut mpsc::UnboundedReceiver<Job>,
+    head_time: Option<Timestamp>,
+}
+
+impl Order<'_> {
+    fn serve(&mut self) {
+        let Writer { shared, run, .. } = *self.writer;
+        let mut scratch = Scratch::default();
+        let mut last = run.seen.last();
+        let mut is_closing = false;
+        // The sender is the store's.
+        while !is_closing && let Some(first) = self.jobs.blocking_recv() {
+            let segments = run.seen.tail.segments();
+            let view = View {
+                engine: &run.engine,
+                segments: &segments,
+                store: shared.id,
+                head: last.position,
+                head_event: last.event,
+                newest: u64::MAX,
+                tier: Tier::Memory,
+            };
+            let mut group = Group::new(view, last, scratch);
+            is_closing = self.gather(first, &mut group);
+            if shared.has_failed() {
+                return group.refuse(|| shared.stopped());
+            }
+            self.head_time = group.recorded_at.or(self.head_time);
+            let is_small = group.is_small();
+            let (mut closed, kept) = group.close();
+            scratch = kept;
+            last = closed.last;
+            if segments.active().bytes() >= shared.options.segment_bytes {
+                closed.full = Some(self.writer.rotate(last.position));
+            }
+            match is_small {
+                true => self.writer.commit(closed),
+                false => self.desk.put(closed),
+            }
+        }
+        block_on(self.desk.is_free());
+    }
+
+    /// Takes what waits, until the writer is free for it. Says whether the store is to be closed.
+    fn gather(&mut self, first: Job, group: &mut Group<'_>) -> bool {
+        let Writer { shared, run, .. } = *self.writer;
+        let head_time = self.head_time;
+        // The present, or the last event's time where the clock was set back.
+        let now = || {
+            let now = (shared.options.clock)();
+            head_time.map_or(now, |last| last.max(now))
+        };
+        let mut job = first;
+        loop {
+            let is_closing = matches!(job, Job::Close);
+            match job {
+                Job::Append { prepared, answer, room } => group.append(prepared, now, answer, room),
+                Job::Keep { keep, answer, room } => group.keep(&run.engine, keep, answer, room),
+                Job::Close => {}
+            }
+            if is_closing || group.is_full() || (group.is_enough() && self.desk.is_free_now()) {
+                block_on(self.desk.is_free());
+                return is_closing;
+            }
+            let next = self.jobs.try_recv().ok().or_else(|| {
+                block_on(async {
+                    tokio::select! {
+                        biased;
+                        () = self.desk.is_free() => None,
+                        next = self.jobs.recv() => next,
+                    }
+                })
+            });
+            match next {
+                Some(next) => job = next,
+                None => return false,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use indelible_core::{
-        Condition, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Query, QueryItem, Tag,
+        Append, AppendOutcome, Condition, ContentType, EventStore, EventType, ExpectedVersion, NewEvent, Query,
+        QueryItem, Tag,
     };
+
+    use std::time::Duration;
 
     use super::*;
     use crate::Options;

@@ -1,4 +1,4 @@
-//! Opening: the lock, the engine and its options, and the proof that what was found is a whole log.
+//! Opening: the lock, the two databases, and the proof that what was found is a whole log.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -6,26 +6,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use indelible_core::{Cause, EventId, InvalidInput, Position, StoreError, StoreId, Timestamp, Token};
-use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, IteratorMode, LogLevel,
-    WriteBatch,
-};
+use indelible_core::{Cause, InvalidInput, Position, StoreError, StoreId, Timestamp, Token, Version};
+use rocksdb::{DB, Error, ErrorKind, IteratorMode, WriteBatch};
 use uuid::Uuid;
 
 use crate::{
-    append::write_options,
-    checkpoint,
-    keys::{self, Series},
-    read::View,
+    Durability, Options,
+    anchor::{Anchor, Place},
+    append::{SEGMENT_BYTES, write_options},
+    block, bugs, checkpoint,
+    engine::{self, Engine, Fault, Setup, Tier, chain},
+    index::{self, Mark},
+    log::{Blocks, Events},
+    tail::{Entry, Segment, Tail},
+    wal::{self, Cuts},
 };
 
-/// The version of all that is written in `keys`, `record`, `snapshot` and `checkpoint`.
+/// The version of all that is the truth: the log's blocks, the identity, checkpoints, the anchor.
 const FORMAT: u32 = 1;
+/// Where the log's database keeps it, and the store's id.
+const FORMAT_KEY: &[u8] = b"format";
+pub(crate) const STORE_KEY: &[u8] = b"store";
 /// Its lock is held as long as the store is open; its content is the process that holds it.
 const LOCK_FILE: &str = "indelible.lock";
+/// How much must fit on the disk for a store to go on that found it full: a commit group and what RocksDB writes at opening.
+const ROOM_BYTES: usize = 16 * 1024 * 1024;
+/// What the index of the log's end takes in memory at most, in a store that can't move it to the disk: for want of room, or
+/// because another process does that.
+pub(crate) const FULL_TAIL_BYTES: usize = 4 * SEGMENT_BYTES;
 /// How many events are proved to be whole at opening, back from the head.
-const TAIL_EVENTS: u64 = 1_000;
+const CHECKED_EVENTS: u64 = 1_000;
 
 /// Why a store was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +50,7 @@ pub enum OpenError {
         owner: Option<u32>,
     },
     /// The directory holds something else.
-    #[error("{} holds something else than a store: {what}", path.display())]
+    #[error("{} holds something else: {what}", path.display())]
     NotAStore {
         /// The directory.
         path: PathBuf,
@@ -48,10 +58,12 @@ pub enum OpenError {
         what: String,
     },
     /// The store was written by a newer version of this crate.
-    #[error("{} is written in format {found}, this version reads up to format {supported}", path.display())]
+    #[error("{}: {what} is in format {found}, this version reads up to format {supported}", path.display())]
     NewerFormat {
         /// The store's directory.
         path: PathBuf,
+        /// The store, or what in it.
+        what: String,
         /// Its format.
         found: u32,
         /// The newest format that can be read.
@@ -113,19 +125,22 @@ impl std::fmt::Display for Owner {
 /// An open store: the engine, and what was found in it.
 pub(crate) struct Opened {
     pub(crate) engine: Engine,
+    pub(crate) setup: Setup,
     pub(crate) id: StoreId,
-    pub(crate) head: Position,
-    /// When the event at the head was recorded.
+    /// The last event.
+    pub(crate) last: Place,
+    /// When it was recorded.
     pub(crate) head_time: Option<Timestamp>,
+    pub(crate) anchor: Anchor,
+    pub(crate) anchored: Place,
+    pub(crate) mark: Mark,
+    pub(crate) tail: Tail,
+    /// Why it can only be read.
+    pub(crate) full: Option<String>,
 }
 
-/// RocksDB, and the lock that makes it ours. Fields are dropped in this order.
-pub(crate) struct Engine {
-    pub(crate) db: DB,
-    _lock: Lock,
-}
-
-struct Lock(File);
+/// What makes a directory ours.
+pub(crate) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -135,32 +150,156 @@ impl Drop for Lock {
     }
 }
 
-/// Opens the directory, and proves what can be proved quickly: the head's neighbourhood is whole and indexed, and no
-/// checkpoint is of an event that is not there.
-pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
+/// Opens the directory, and proves what can be proved quickly: the log's tables tile it without a hole, its end is whole and
+/// not before the anchor, and no checkpoint is of an event that is not there. Then it brings the index up to date.
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
     let io = |what, error: io::Error| OpenError::Io { path: path.into(), what, source: error.into() };
     create_dir_durably(path).map_err(|error| io("creating the directory", error))?;
     let lock = lock(path)?;
-    let is_new = is_new(path)?;
-    let db = DB::open(&engine_options(is_new), path).map_err(|error| engine_error(path, "opening RocksDB", error))?;
-    let id = identity(path, &db)?;
-    let engine = Engine { db, _lock: lock };
-
-    let store_error = |error| refuse(path, error);
-    let head = find_head(path, &engine.db)?;
-    let view = View { db: &engine.db, store: id, head };
-    let head_time = check_tail(&view).map_err(store_error)?;
-    for entry in checkpoint::all(&engine.db) {
-        let (reader, token) = entry.map_err(store_error)?;
-        if token.store != id || token.position > head || view.token(token.position).map_err(store_error)? != token {
-            return Err(OpenError::Diverged { path: path.into(), reader, token, head });
+    let setup = Setup::new();
+    let log_dir = engine::log_dir(path);
+    let is_new = is_new(path, &log_dir)?;
+    let anchor = match Anchor::open(path).map_err(|error| io("reading the anchor", error))?.transpose() {
+        Ok(anchor) => anchor,
+        Err(damage) => return Err(refuse(path, Fault::damage("the anchor", damage))),
+    };
+    let mut cuts = Cuts::default();
+    if !is_new {
+        if let Some(manifest) = wal::endless_manifest(&log_dir) {
+            let what = format!("{} has a record of a type that is none", manifest.display());
+            return Err(OpenError::Corrupted { path: path.into(), what, source: None });
+        }
+        let was_buffered = anchor.as_ref().is_some_and(|(anchor, _)| anchor.durability() == Durability::Buffered);
+        let mended = wal::mend(&log_dir, &path.join("torn"), was_buffered);
+        cuts = mended
+            .map_err(|error| io("looking at the write-ahead log", error))?
+            .map_err(|rot| OpenError::Corrupted { path: path.into(), what: rot.to_string(), source: None })?;
+        // What the last process has written and not synced is there now, and must be there for good before anyone sees it.
+        sync_logs(&log_dir).map_err(|error| io("syncing the write-ahead log", error))?;
+    }
+    match prove(path, &setup, &log_dir, is_new, anchor, options, lock) {
+        Ok(opened) => Ok(opened),
+        Err(error) => {
+            cuts.undo().map_err(|error| io("putting back what was cut off the write-ahead log", error))?;
+            Err(error)
         }
     }
-    Ok(Opened { engine, id, head, head_time })
+}
+
+/// What [`open`] does once the write-ahead log is in order.
+fn prove(
+    path: &Path,
+    setup: &Setup,
+    log_dir: &Path,
+    is_new: bool,
+    anchor: Option<(Anchor, Place)>,
+    options: &Options,
+    lock: Lock,
+) -> Result<Opened, OpenError> {
+    let durability = options.durability;
+    let io = |what, error: io::Error| OpenError::Io { path: path.into(), what, source: error.into() };
+    let failed = |error| engine_error(path, "opening the log", error);
+    // RocksDB deletes at opening what it knows nothing of, as a damaged manifest knows nothing of the log's tables: so it
+    // is only looked at until it is known to be whole.
+    let looked_at = match is_new.then_some(None).map_or_else(|| setup.look_at_log(log_dir).map(Some), Ok) {
+        Ok(None) => None,
+        Ok(Some(log)) => stored_identity(path, &log)?.map(|_| log),
+        // A first opening that was killed on its way left one of two column families, no anchor and no table.
+        Err(error) if anchor.is_none() && error.to_string().contains("Column family not found") => {
+            match has_tables(log_dir).map_err(|error| io("listing the log", error))? {
+                true => return Err(failed(error)),
+                false => None,
+            }
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let is_looked_at = looked_at.is_some();
+    let log = looked_at.map_or_else(|| setup.open_log(log_dir, is_new), Ok).map_err(failed)?;
+    let id = identity(path, &log)?;
+    let (index, mut full) = open_index(path, setup)?;
+    let mut engine = Engine { log, index, dir: path.into(), _lock: Some(lock) };
+
+    let refuse = |fault: Fault| refuse(path, fault);
+    let last = check_log(&engine).map_err(refuse)?;
+    let (mut anchor, anchored) = check_anchor(&engine, anchor, id, durability, last).map_err(refuse)?;
+    let head_time = check_end(&engine, last.position).map_err(refuse)?;
+    for entry in checkpoint::all(&engine.log) {
+        let (reader, token) = entry.map_err(refuse)?;
+        if token.store != id
+            || token.position > last.position
+            || token != token_at(&engine, id, token.position).map_err(refuse)?
+        {
+            return Err(OpenError::Diverged { path: path.into(), reader, token, head: last.position });
+        }
+    }
+
+    if is_looked_at && full.is_none() {
+        // What the operating system has said to be synced after it had failed to, it may have forgotten: what was in the
+        // write-ahead log is written anew.
+        match setup.open_log(log_dir, false).map(|log| engine.log = log).and_then(|()| engine.flush_log()) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => full = Some(without_room(&error)),
+            Err(error) => return Err(failed(error)),
+        }
+        if full.is_none() {
+            engine.log = engine::merge_small_tables(engine.log, || setup.open_log(log_dir, false)).map_err(failed)?;
+        }
+        if check_log(&engine).map_err(refuse)? != last {
+            let what = format!("the log no longer ends at position {}", last.position);
+            return Err(OpenError::Corrupted { path: path.into(), what, source: None });
+        }
+    }
+
+    let mark = match index::mark(&engine.index) {
+        // One that can't be read is none, and there is more than nothing.
+        Err(Fault::Store(StoreError::Corrupted { .. })) => Some(Mark { position: Position::MAX, ..Mark::START }),
+        mark => mark.map_err(refuse)?,
+    };
+    let mark = match mark {
+        Some(mark) if bugs::is_on(bugs::BELIEVE_MARK) || is_of(&engine, mark, last.position).map_err(refuse)? => mark,
+        // Nothing was taken in yet.
+        None if engine.index.iterator(IteratorMode::Start).next().is_none() => Mark::START,
+        found if full.is_none() => {
+            tracing::warn!(path = %path.display(), ?found, "the index is not that of the log: it is made anew");
+            drop(engine.index);
+            engine.index = new_index(path, setup)?;
+            Mark::START
+        }
+        _ => return Err(io("making the index anew", io::ErrorKind::StorageFull.into())),
+    };
+    let mark = match bugs::is_on(bugs::FORGET_REBUILD) {
+        true => Mark { position: last.position, event: last.event, ..mark },
+        false => mark,
+    };
+    let read = |mark, segment_bytes| {
+        read_tail(&engine.log, (&engine.index, path), setup, mark, last.position, segment_bytes, || Ok(()))
+    };
+    let mut read_to = read(mark, full.is_none().then_some(options.segment_bytes));
+    if full.is_none()
+        && let Err(Fault::Store(error)) = &read_to
+        && is_full(error)
+    {
+        full = Some(without_room(error));
+        // Some of it was moved by then.
+        let moved = index::mark(&engine.index).map_err(refuse)?;
+        read_to = read(moved.unwrap_or(mark), None);
+    }
+    let (segment, mark) = read_to.map_err(refuse)?;
+    if full.is_none() {
+        let index_dir = engine::index_dir(path);
+        let failed = |error| engine_error(path, "opening the index", error);
+        engine.index = engine::merge_small_tables(engine.index, || setup.open_index(&index_dir)).map_err(failed)?;
+    }
+    let tail = Tail::new(segment);
+    if anchor.durability() != durability && full.is_none() {
+        anchor.set_durability(durability, last).map_err(|error| io("writing the anchor", error))?;
+    }
+    let last = if bugs::is_on(bugs::REUSE_POSITIONS) { anchored } else { last };
+    Ok(Opened { engine, setup: setup.clone(), id, last, head_time, anchor, anchored, mark, tail, full })
 }
 
 /// Makes the directory, so that it is still there after a power cut: each new one is an entry in its parent.
-fn create_dir_durably(path: &Path) -> io::Result<()> {
+pub(crate) fn create_dir_durably(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     fs::create_dir_all(path)?;
     for parent in missing.into_iter().filter_map(Path::parent) {
@@ -172,7 +311,7 @@ fn create_dir_durably(path: &Path) -> io::Result<()> {
 
 /// The lock is the file's and not the name's, so it holds against any other path to the same directory, in this process
 /// or another. The kernel frees it when the process ends, however it ends.
-fn lock(path: &Path) -> Result<Lock, OpenError> {
+pub(crate) fn lock(path: &Path) -> Result<Lock, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.into(), what: "locking it", source: error.into() };
     let name = path.join(LOCK_FILE);
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(name).map_err(io)?;
@@ -187,148 +326,351 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
     let mut lock = Lock(file);
-    lock.0.set_len(0).and_then(|()| writeln!(lock.0, "{}", std::process::id())).map_err(io)?;
-    Ok(lock)
+    match lock.0.set_len(0).and_then(|()| writeln!(lock.0, "{}", std::process::id())) {
+        // It is for a message only, and reading needs no room.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(lock),
+        written => written.map(|()| lock).map_err(io),
+    }
 }
 
-/// Whether a store may be made here. RocksDB would make one wherever its `CURRENT` file is missing, and delete what it
+/// Proves that there is room for more than a commit group, by writing a file of that size and removing it again.
+pub(crate) fn prove_room(path: &Path) -> io::Result<()> {
+    let name = path.join("room");
+    let mut file = File::create(&name)?;
+    let written =
+        (0..ROOM_BYTES / 65_536).try_for_each(|_| file.write_all(&[1; 65_536])).and_then(|()| file.sync_all());
+    fs::remove_file(&name)?;
+    written
+}
+
+/// Whether a store may be made here. RocksDB would make a log wherever its `CURRENT` file is missing, and delete what it
 /// takes for leftovers; we do so only where no data can be.
-fn is_new(path: &Path) -> Result<bool, OpenError> {
+fn is_new(path: &Path, log_dir: &Path) -> Result<bool, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.into(), what: "listing it", source: error.into() };
-    if path.join("CURRENT").try_exists().map_err(io)? {
+    if log_dir.join("CURRENT").try_exists().map_err(io)? {
         return Ok(false);
     }
+    let corrupted = |found: &str| {
+        let what = format!("the log's file CURRENT is missing, {found} is there");
+        Err(OpenError::Corrupted { path: path.into(), what, source: None })
+    };
     let mut stranger = None;
     for entry in fs::read_dir(path).map_err(io)? {
-        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-        match name.as_str() {
-            // What a first opening leaves behind that was killed on its way.
-            LOCK_FILE | "LOCK" | "LOG" | "IDENTITY" | "MANIFEST-000001" => {}
-            temporary if temporary.ends_with(".dbtmp") || temporary.starts_with("LOG.old.") => {}
-            data if data.ends_with(".sst") || data.ends_with(".log") || data.starts_with("MANIFEST-") => {
-                let what = format!("the file CURRENT is missing, {data} is there");
-                return Err(OpenError::Corrupted { path: path.into(), what, source: None });
-            }
-            _ => stranger = Some(name),
+        match entry.map_err(io)?.file_name().to_string_lossy().as_ref() {
+            LOCK_FILE | "log" | "room" => {}
+            "anchor" => return corrupted("the anchor"),
+            "index" => return corrupted("the index"),
+            other => stranger = Some(other.to_owned()),
         }
     }
-    match stranger {
-        Some(what) => Err(OpenError::NotAStore { path: path.into(), what }),
-        None => Ok(true),
+    if let Some(what) = stranger {
+        return Err(OpenError::NotAStore { path: path.into(), what });
     }
+    let entries = match fs::read_dir(log_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries.map_err(io)?,
+    };
+    for entry in entries {
+        match entry.map_err(io)?.file_name().to_string_lossy().as_ref() {
+            // What a first opening leaves behind that was killed on its way.
+            "LOCK" | "LOG" | "IDENTITY" | "MANIFEST-000001" => {}
+            temporary if temporary.ends_with(".dbtmp") || temporary.starts_with("LOG.old.") => {}
+            data => return corrupted(data),
+        }
+    }
+    Ok(true)
 }
 
-fn engine_options(is_new: bool) -> rocksdb::Options {
-    let mut tables = BlockBasedOptions::default();
-    // Most event ids that are looked up are new.
-    tables.set_bloom_filter(10.0, false);
-    let mut options = rocksdb::Options::default();
-    options.set_block_based_table_factory(&tables);
-    options.create_if_missing(is_new);
-    // The default mode drops synced events in silence after one damaged byte; this one forgives an incomplete last
-    // write and refuses all else. It excludes the recycling of log files, which is off by default.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_compression_type(DBCompressionType::None);
-    options.set_bottommost_compression_type(DBCompressionType::Zstd);
-    options.set_max_open_files(512);
-    options.set_keep_log_file_num(4);
-    options.set_log_level(LogLevel::Warn);
-    // An idle store does nothing.
-    options.set_stats_dump_period_sec(0);
-    options.set_stats_persist_period_sec(0);
-    options
+fn sync_logs(log_dir: &Path) -> io::Result<()> {
+    for file in wal::files(log_dir)? {
+        File::open(file)?.sync_all()?;
+    }
+    File::open(log_dir)?.sync_all()
 }
 
 /// The store's id, given to it when it is empty.
-fn identity(path: &Path, db: &DB) -> Result<StoreId, OpenError> {
-    let read = |key| db.get(key).map_err(|error| engine_error(path, "reading its format", error));
+fn identity(path: &Path, log: &DB) -> Result<StoreId, OpenError> {
     let corrupted = |what: &str| OpenError::Corrupted { path: path.into(), what: what.into(), source: None };
-    let Some(format) = read(keys::FORMAT)? else {
-        if let Some(entry) = db.iterator(IteratorMode::Start).next() {
+    let Some(id) = stored_identity(path, log)? else {
+        if let Some(entry) = log.iterator(IteratorMode::Start).next() {
             entry.map_err(|error| engine_error(path, "reading", error))?;
-            return Err(OpenError::NotAStore { path: path.into(), what: "another RocksDB database".into() });
+            return Err(corrupted("the log has events, and no identity"));
         }
         let id = StoreId::new();
         let mut batch = WriteBatch::default();
-        batch.put(keys::FORMAT, FORMAT.to_be_bytes());
-        batch.put(keys::STORE, id.as_uuid().as_bytes());
-        db.write_opt(batch, &write_options(true)).map_err(|error| engine_error(path, "writing its identity", error))?;
+        let state = engine::state(log);
+        batch.put_cf(state, FORMAT_KEY, FORMAT.to_be_bytes());
+        batch.put_cf(state, STORE_KEY, id.as_uuid().as_bytes());
+        log.write_opt(batch, &write_options(true))
+            .map_err(|error| engine_error(path, "writing its identity", error))?;
         return Ok(id);
     };
+    Ok(id)
+}
+
+/// The store's id, where it has one yet, and its format is known.
+pub(crate) fn stored_identity(path: &Path, log: &DB) -> Result<Option<StoreId>, OpenError> {
+    let state = engine::state(log);
+    let read = |key| log.get_cf(state, key).map_err(|error| engine_error(path, "reading its format", error));
+    let corrupted = |what: &str| OpenError::Corrupted { path: path.into(), what: what.into(), source: None };
+    let Some(format) = read(FORMAT_KEY)? else { return Ok(None) };
     let found = format.try_into().map(u32::from_be_bytes).map_err(|_| corrupted("its format version"))?;
+    if found == 0 {
+        return Err(corrupted("its format version"));
+    }
     if found > FORMAT {
-        return Err(OpenError::NewerFormat { path: path.into(), found, supported: FORMAT });
+        let what = "the store".into();
+        return Err(OpenError::NewerFormat { path: path.into(), what, found, supported: FORMAT });
     }
-    let id = read(keys::STORE)?.and_then(|id| Uuid::from_slice(&id).ok()).ok_or_else(|| corrupted("its identity"))?;
-    Ok(StoreId::from_uuid(id))
+    let id = read(STORE_KEY)?.and_then(|id| Uuid::from_slice(&id).ok()).ok_or_else(|| corrupted("its identity"))?;
+    Ok(Some(StoreId::from_uuid(id)))
 }
 
-/// The last position of the log, which must begin with the first.
-fn find_head(path: &Path, db: &DB) -> Result<Position, OpenError> {
-    let log = Series::log();
-    let mut records = db.raw_iterator();
-    // A search that fails looks like one that finds nothing, and the next one forgets it: an unreadable end would be an
-    // empty log, whose positions are given again.
-    let number = |records: &DBRawIterator<'_>| match records.status() {
-        Ok(()) => Ok(records.key().and_then(|key| log.number(key)).map_or(Position::START, Position::new)),
-        Err(error) => Err(engine_error(path, "looking for its head", error)),
+/// The index's database. One that can't be opened is made anew: all that it holds is derived, or may be lost.
+fn open_index(path: &Path, setup: &Setup) -> Result<(DB, Option<String>), OpenError> {
+    let dir = engine::index_dir(path);
+    if wal::endless_manifest(&dir).is_some() {
+        tracing::warn!(path = %path.display(), "the index is damaged: it is made anew");
+        return Ok((new_index(path, setup)?, None));
+    }
+    let mut full = None;
+    let index = match setup.open_index(&dir) {
+        Err(error) if is_full(&error) => {
+            full = Some(without_room(&error));
+            setup.look_at_index(&dir)
+        }
+        // What a damaged file, and one that is gone, is answered with.
+        Err(error) if error.kind() == ErrorKind::Corruption || error.to_string().contains("No such file") => {
+            tracing::warn!(path = %path.display(), %error, "the index is damaged: it is made anew");
+            return Ok((new_index(path, setup)?, None));
+        }
+        opened => opened,
     };
-    records.seek_for_prev(log.key(u64::MAX));
-    let head = number(&records)?;
-    records.seek(log.key(0));
-    let first = number(&records)?;
-    if head > Position::START && first != Position::FIRST {
-        let what = format!("the events at positions 1 to {} are missing", first.before());
-        return Err(OpenError::Corrupted { path: path.into(), what, source: None });
-    }
-    let ids = keys::id(EventId::NIL);
-    records.seek(&ids);
-    if head == Position::START && records.key().is_some_and(|key| key.first() == ids.first()) {
-        let what = "the log is empty, the index of event ids is not".into();
-        return Err(OpenError::Corrupted { path: path.into(), what, source: None });
-    }
-    Ok(head)
+    Ok((index.map_err(|error| engine_error(path, "opening the index", error))?, full))
 }
 
-/// Proves that the last events are there, whole and indexed, and that the last append is; says when the last was
-/// recorded.
-fn check_tail(view: &View<'_>) -> Result<Option<Timestamp>, StoreError> {
-    let mut head_time: Option<Timestamp> = None;
-    let last = view.head.get();
-    for position in (last.saturating_sub(TAIL_EVENTS) + 1..=last).rev().map(Position::new) {
-        let event = view.event(position)?;
-        let unindexed = |index: &str| StoreError::corrupted(format!("{index} does not hold position {position}"));
-        if view.find(event.id)? != Some(position) {
-            return Err(unindexed("the index of event ids"));
+/// Whether any event may be in a table of the log.
+fn has_tables(log_dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(log_dir)? {
+        if entry?.path().extension().is_some_and(|extension| extension == "sst") {
+            return Ok(true);
         }
-        if view.version_at(&event.stream, event.version)? != Some(position) {
-            return Err(unindexed("its stream's index"));
+    }
+    Ok(false)
+}
+
+fn without_room(error: &dyn std::error::Error) -> String {
+    format!("it was opened to read only: {}", chain(error))
+}
+
+/// RocksDB tells it by its words only.
+fn is_full(error: &dyn std::error::Error) -> bool {
+    chain(error).contains("No space left on device")
+}
+
+fn new_index(path: &Path, setup: &Setup) -> Result<DB, OpenError> {
+    let dir = engine::index_dir(path);
+    let removed = fs::remove_dir_all(&dir);
+    removed.map_err(|error| OpenError::Io { path: path.into(), what: "removing the index", source: error.into() })?;
+    setup.open_index(&dir).map_err(|error| engine_error(path, "making the index", error))
+}
+
+/// Proves that the log's tables, and what follows them, hold each position once, and finds the last one.
+fn check_log(engine: &Engine) -> Result<Place, Fault> {
+    let files = engine.log.live_files().map_err(|error| Fault::engine("listing the log's tables", error))?;
+    let bounds = files.iter().filter(|file| file.column_family_name == "default").map(|file| {
+        let key = |key: &Option<Vec<u8>>| block::parse_key(key.as_deref().unwrap_or_default());
+        Ok((key(&file.start_key)?, key(&file.end_key)?))
+    });
+    let bounds: Result<Vec<(Position, Position)>, crate::frame::Damage> = bounds.collect();
+    let mut bounds = bounds.map_err(|damage| StoreError::Corrupted {
+        what: "the bounds of the log's tables".into(),
+        source: Some(damage.into()),
+    })?;
+    bounds.sort_unstable();
+    let mut blocks = Blocks::new(engine, Tier::Disk);
+    let mut expected = Position::FIRST;
+    for (start, end) in bounds {
+        // A table's first key is where its first block ends.
+        let first = blocks.at(start)?.first;
+        if first != expected {
+            return Err(missing(expected, first).into());
         }
-        for series in keys::postings(&event) {
-            if view.get(&series.key(position.get()))?.is_none() {
-                return Err(unindexed("an index of its category, type and tags"));
-            }
+        expected = end.plus(1);
+    }
+    let Some(last) = blocks.last()?.map(|block| (block.last, block.checksum)) else {
+        return Ok(Place::START);
+    };
+    // What is in no table yet.
+    while expected <= last.0 {
+        expected = blocks.at(expected)?.last.plus(1);
+    }
+    let event = Events::new(engine, Tier::Disk).at(last.0)?.id;
+    Ok(Place { position: last.0, event, checksum: last.1 })
+}
+
+fn missing(expected: Position, found: Position) -> StoreError {
+    match expected < found {
+        true => StoreError::corrupted(format!("the events at positions {expected} to {} are missing", found.before())),
+        false => {
+            StoreError::corrupted(format!("the events at positions {found} to {} are there twice", expected.before()))
         }
-        if position == view.head {
-            head_time = Some(event.recorded_at);
-            if !event.ends_append {
+    }
+}
+
+/// Proves that the log still has what the anchor saw of it.
+fn check_anchor(
+    engine: &Engine,
+    anchor: Option<(Anchor, Place)>,
+    id: StoreId,
+    durability: Durability,
+    last: Place,
+) -> Result<(Anchor, Place), Fault> {
+    let (anchor, place) = match anchor {
+        Some(found) => found,
+        // What a first opening leaves behind that was killed on its way.
+        None if last.position == Position::START => {
+            let anchor = Anchor::create(&engine.dir, id, durability);
+            (anchor.map_err(|error| StoreError::unavailable("making the anchor", error))?, Place::START)
+        }
+        None => return Err(StoreError::corrupted("the anchor is missing").into()),
+    };
+    if bugs::is_on(bugs::SKIP_ANCHOR_CHECK) {
+        return Ok((anchor, place));
+    }
+    if anchor.store() != id {
+        return Err(StoreError::corrupted(format!("the anchor is that of another store, {}", anchor.store())).into());
+    }
+    if place.position > last.position {
+        return Err(StoreError::corrupted(format!(
+            "the log ends at position {}, and has lost its events up to position {}",
+            last.position, place.position
+        ))
+        .into());
+    }
+    if place.position > Position::START {
+        let mut events = Events::new(engine, Tier::Disk);
+        let block = events.blocks().at(place.position)?;
+        if block.last != place.position || block.checksum != place.checksum {
+            let what = format!("the block that ends at position {} is not the one that was written", place.position);
+            return Err(StoreError::corrupted(what).into());
+        }
+    }
+    Ok((anchor, place))
+}
+
+/// Proves that the last events are whole, each block the successor of the one before, and that the last append is; says
+/// when the last was recorded.
+fn check_end(engine: &Engine, head: Position) -> Result<Option<Timestamp>, Fault> {
+    let mut events = Events::new(engine, Tier::Disk);
+    let mut position = Position::new(head.get().saturating_sub(CHECKED_EVENTS) + 1);
+    let mut before = None;
+    let mut head_time = None;
+    while position <= head {
+        let block = *events.blocks().at(position)?;
+        if before.is_some_and(|before| before != block.previous) {
+            let what = format!("the block that ends at position {} does not follow the one before", block.last);
+            return Err(StoreError::corrupted(what).into());
+        }
+        before = Some(block.checksum);
+        while position <= block.last {
+            let event = events.at(position)?;
+            if position == head && !event.ends_append {
                 let what = format!("the log ends at position {position} in the middle of an append");
-                return Err(StoreError::corrupted(what));
+                return Err(StoreError::corrupted(what).into());
             }
+            position = position.plus(1);
         }
+        head_time = Some(block.recorded_at);
     }
     Ok(head_time)
 }
 
-fn refuse(path: &Path, error: StoreError) -> OpenError {
-    let path = path.into();
-    match error {
-        StoreError::Corrupted { what, source } => OpenError::Corrupted { path, what, source },
-        error => OpenError::Io { path, what: "checking it", source: error.into() },
+fn token_at(engine: &Engine, store: StoreId, position: Position) -> Result<Token, Fault> {
+    match position {
+        Position::START => Ok(Token::start(store)),
+        position => Ok(Token { store, position, event: Events::new(engine, Tier::Disk).at(position)?.id }),
     }
 }
 
-fn engine_error(path: &Path, what: &'static str, error: rocksdb::Error) -> OpenError {
+/// Whether the index goes up to an event that the log holds at that position.
+pub(crate) fn is_of(engine: &Engine, mark: Mark, head: Position) -> Result<bool, Fault> {
+    match mark.position {
+        Position::START => Ok(true),
+        position if position > head => Ok(false),
+        position => Ok(Events::new(engine, Tier::Disk).at(position)?.id == mark.event),
+    }
+}
+
+/// Reads what an index doesn't hold into a segment, and into the index, in its directory, what is more than `segment_bytes`.
+/// Without room there, which is none of that, all of it stays in memory, as far as that is bounded.
+pub(crate) fn read_tail(
+    log: &DB,
+    (index, dir): (&DB, &Path),
+    setup: &Setup,
+    mut mark: Mark,
+    to: Position,
+    segment_bytes: Option<usize>,
+    go_on: impl Fn() -> Result<(), StoreError>,
+) -> Result<(Segment, Mark), Fault> {
+    let mut events = Events::of(log, Tier::Disk);
+    let mut segment = Segment::after(mark.position, mark.streams);
+    let mut scratch = Vec::new();
+    let mut position = mark.position;
+    while position < to {
+        position = position.plus(1);
+        let (version, head) = events.head_at(position)?;
+        let id = head.id;
+        add(&segment, position, version, &head, &mut scratch)
+            .map_err(|damage| crate::log::corrupted(position, damage))?;
+        let block = events.blocks().at(position)?.last;
+        if position == block {
+            segment.end_block(block);
+        }
+        let bytes = segment.bytes();
+        match segment_bytes {
+            None if bytes > FULL_TAIL_BYTES => {
+                let what = "no room for the index of what was written last".into();
+                return Err(StoreError::Unavailable { what, source: None }.into());
+            }
+            Some(most) if position == block && bytes >= most => {
+                go_on()?;
+                mark = index::ingest(index, dir, setup, &segment, mark, (position, id))?;
+                segment = Segment::after(position, mark.streams);
+            }
+            _ => {}
+        }
+    }
+    Ok((segment, mark))
+}
+
+pub(crate) fn add(
+    segment: &Segment,
+    position: Position,
+    version: Version,
+    head: &crate::record::Head<'_>,
+    scratch: &mut Vec<u8>,
+) -> Result<(), crate::frame::Damage> {
+    let stream = head.stream.parse()?;
+    let entry =
+        Entry { position, version, id: head.id, stream: &stream, event_type: head.event_type, closes: head.closes };
+    let tags = head.tags().collect::<Result<Vec<_>, _>>()?;
+    segment.add(&entry, tags.into_iter(), scratch);
+    Ok(())
+}
+
+pub(crate) fn refuse(path: &Path, fault: Fault) -> OpenError {
+    let path = path.into();
+    match fault {
+        Fault::Newer { what, found, supported } => {
+            OpenError::NewerFormat { path, what, found: found.into(), supported: supported.into() }
+        }
+        Fault::Store(StoreError::Corrupted { what, source }) => OpenError::Corrupted { path, what, source },
+        fault => OpenError::Io { path, what: "checking it", source: StoreError::from(fault).into() },
+    }
+}
+
+pub(crate) fn engine_error(path: &Path, what: &'static str, error: Error) -> OpenError {
     let path = path.into();
     match error.kind() {
         ErrorKind::Corruption => OpenError::Corrupted { path, what: what.into(), source: Some(error.into()) },

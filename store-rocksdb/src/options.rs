@@ -7,7 +7,7 @@ use indelible_core::{
     codec::{Bincode, Json},
 };
 
-use crate::{OpenError, RocksStore};
+use crate::{OpenError, RocksReader, RocksStore, append::SEGMENT_BYTES};
 
 /// When an append is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,10 +16,9 @@ pub enum Durability {
     /// of what was acknowledged.
     #[default]
     Synced,
-    /// When the operating system has its events. A crash of the process loses nothing, but a crash of the machine or a
-    /// power cut loses what was acknowledged in the last seconds: the log then ends earlier, and those positions
-    /// are given again to other events. A hole in what is left is possible, and found at opening where it is among the
-    /// last thousand events, else when it is read. Closing the store syncs.
+    /// When the operating system has its events. A crash of the process loses nothing. A crash of the machine or a power
+    /// cut loses what was acknowledged since the last anchor, about a second: the log then ends earlier, and those positions
+    /// are given again to other events. Closing the store syncs.
     Buffered,
 }
 
@@ -42,6 +41,7 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) queue_bytes: usize,
     pub(crate) queue_wait: Duration,
+    pub(crate) segment_bytes: usize,
     /// What the log takes for now; tests turn it back.
     pub(crate) clock: fn() -> Timestamp,
 }
@@ -54,6 +54,7 @@ impl Default for Options {
             durability: Durability::Synced,
             queue_bytes: 64 * 1024 * 1024,
             queue_wait: Duration::from_secs(10),
+            segment_bytes: SEGMENT_BYTES,
             clock: Timestamp::now,
         }
     }
@@ -101,6 +102,22 @@ impl Options {
     pub fn queue_wait(mut self, wait: Duration) -> Self {
         self.queue_wait = wait;
         self
+    }
+
+    /// For tests: how large a part of the log's end is that moves into the index at a time.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: usize) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Opens the store in a directory for reading, beside the process that writes to it, or without one. Blocks.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a directory without a store is [`OpenError::NotAStore`].
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<RocksReader, OpenError> {
+        RocksReader::start(path.as_ref(), self)
     }
 
     /// Opens the store in a directory, or makes one there. Blocks: it reads the disk, and writes again what the last

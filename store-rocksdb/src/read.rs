@@ -1,138 +1,202 @@
 //! Reading: the log as it is up to one position. Called by the store's handle for readers, with what is published, and by
-//! `append` for judging, with all that is written.
+//! `append` for judging.
 
 use indelible_core::{
-    Category, Direction, EventId, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, Position, Query, ReadLog, ReadStream,
-    RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
+    Category, Direction, EventId, InvalidInput, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, Position, Query, ReadLog,
+    ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
-use rocksdb::{DB, DBPinnableSlice, ErrorKind, ReadOptions};
 
 use crate::{
-    index::{Cursor, Plan, Postings},
-    keys::{self, Names, Series},
-    record,
+    engine::{Engine, Fault, Tier},
+    index::Index,
+    keys::Names,
+    log::{Events, Spot, events_at},
+    postings::{Found, Postings},
+    seen::Seen,
+    tail::Segments,
 };
 
 /// The most events that a filtered read decodes for one page, wanted or not; then it says how far it has looked.
 const LOOKED_EVENTS_MAX: usize = 10_000;
 /// The same in bytes of event data.
 const LOOKED_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
+/// The most steps from tag to tag that a page takes.
+const STEPS_MAX: usize = 100_000;
+/// The same on a thread that many tasks share, and on the sequencer's.
+const SHARED_STEPS_MAX: usize = 1_000;
+/// The most events of a page that is read on a thread that many tasks share.
+const SHARED_EVENTS_MAX: usize = 256;
 
 /// The log up to a position. What lies behind does not exist, in no index.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    pub(crate) db: &'a DB,
+    pub(crate) engine: &'a Engine,
+    pub(crate) segments: &'a Segments,
     pub(crate) store: StoreId,
+    /// The last event.
     pub(crate) head: Position,
+    pub(crate) head_event: EventId,
+    /// No UUIDv7 that begins with more is in the index.
+    pub(crate) newest: u64,
+    pub(crate) tier: Tier,
+}
+
+impl View<'_> {
+    /// Reads what is seen of a log as it is now.
+    pub(crate) fn of<T>(
+        engine: &Engine,
+        seen: &Seen,
+        store: StoreId,
+        tier: Tier,
+        read: impl Fn(&View<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let (last, segments, newest) = seen.now();
+        read(&View { engine, segments: &segments, store, head: last.position, head_event: last.event, newest, tier })
+    }
 }
 
 impl<'a> View<'a> {
+    /// The last position that the index is asked for.
+    pub(crate) fn indexed(&self) -> Position {
+        self.segments.indexed().min(self.head)
+    }
+
+    pub(crate) fn index(&self) -> Index<'a> {
+        Index::new(self.engine, self.tier, self.indexed())
+    }
+
     /// The event at a position up to the head.
-    pub(crate) fn event(&self, position: Position) -> Result<RecordedEvent, StoreError> {
-        match self.get(&keys::record(position))? {
-            Some(value) => decode(position, &value),
-            None => Err(StoreError::corrupted(format!("the event at position {position} is missing"))),
+    pub(crate) fn event(&self, position: Position) -> Result<RecordedEvent, Fault> {
+        Events::new(self.engine, self.tier).at(position)
+    }
+
+    pub(crate) fn find(&self, id: EventId) -> Result<Option<Position>, Fault> {
+        if let Some(position) = self.segments.find(id, Position::START, self.head) {
+            return Ok(Some(position));
+        }
+        match crate::index::newness(id) {
+            Some(newness) if newness > self.newest => Ok(None),
+            _ => self.index().find(id),
         }
     }
 
-    pub(crate) fn find(&self, id: EventId) -> Result<Option<Position>, StoreError> {
-        let Some(value) = self.get(&keys::id(id))? else { return Ok(None) };
-        match keys::parse_position(&value) {
-            Some(position) => Ok(Some(position).filter(|position| *position <= self.head)),
-            None => Err(StoreError::corrupted(format!("the index of event ids, at {id}"))),
-        }
-    }
-
-    pub(crate) fn event_of(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
+    pub(crate) fn event_of(&self, id: EventId) -> Result<Option<RecordedEvent>, Fault> {
         let Some(position) = self.find(id)? else { return Ok(None) };
         let event = self.event(position)?;
         match event.id == id {
             true => Ok(Some(event)),
-            false => Err(StoreError::corrupted(format!("the index of event ids: {id} is not the event at {position}"))),
-        }
-    }
-
-    /// The place at a position up to the head.
-    pub(crate) fn token(&self, position: Position) -> Result<Token, StoreError> {
-        match position {
-            Position::START => Ok(Token::start(self.store)),
-            position => Ok(Token { store: self.store, position, event: self.event(position)?.id }),
-        }
-    }
-
-    pub(crate) fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
-        let mut versions = self.versions(stream, Version::FIRST, Version::MAX, Direction::Backwards);
-        let mut from = Version::MAX;
-        while let Some(entry) = versions.at_or_behind(from)? {
-            if entry.position <= self.head {
-                let mut head = StreamHead::default();
-                (head.version, head.position, head.closed) = (entry.version, entry.position, entry.closes);
-                return Ok(head);
+            false => {
+                let what = format!("the index of event ids: {id} is not the event at {position}");
+                Err(StoreError::corrupted(what).into())
             }
-            from = entry.version.before();
         }
-        Ok(StreamHead::default())
     }
 
-    /// Where a version of a stream is.
-    pub(crate) fn version_at(&self, stream: &StreamId, version: Version) -> Result<Option<Position>, StoreError> {
-        let value = self.get(&Series::stream(stream).key(version.get()))?;
-        Ok(value.and_then(|value| keys::parse_stream_value(&value)).map(|(position, _)| position))
-    }
-
-    pub(crate) fn stream_page(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
-        let mut page = Page { events: Vec::new(), next: None };
-        let (low, high) = match read.direction {
-            Direction::Forwards => (read.from.max(Version::FIRST), Version::MAX),
-            Direction::Backwards => (Version::FIRST, read.from.min(Version::MAX)),
+    /// The place at a position; one beyond the head is invalid.
+    pub(crate) fn token(&self, position: Position) -> Result<Token, Fault> {
+        let event = match position {
+            position if position > self.head => {
+                let reason = format!("{position} is beyond the head, {}", self.head);
+                return Err(InvalidInput::new("position", reason).into());
+            }
+            Position::START => return Ok(Token::start(self.store)),
+            position if position == self.head => self.head_event,
+            position => self.event(position)?.id,
         };
-        if low > high {
-            return Ok(page);
+        Ok(Token { store: self.store, position, event })
+    }
+
+    pub(crate) fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, Fault> {
+        match self.segments.head(stream, Position::START, self.head) {
+            Some(head) => Ok(head),
+            None => self.index().head(stream),
         }
+    }
+
+    /// Up to `count` versions of a stream from `from` on, and where they are. They have no holes.
+    pub(crate) fn versions(
+        &self,
+        stream: &StreamId,
+        from: Version,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<(Version, Spot)>, Fault> {
+        let mut found = Vec::new();
+        match direction {
+            Direction::Forwards => {
+                self.index().versions(stream, from, direction, count, &mut found)?;
+                self.segments.versions(stream, from, direction, self.head, count, &mut found);
+            }
+            Direction::Backwards => {
+                self.segments.versions(stream, from, direction, self.head, count, &mut found);
+                if found.len() < count {
+                    self.index().versions(stream, from, direction, count, &mut found)?;
+                }
+            }
+        }
+        // Where they begin and end is known otherwise, so none can be missing in silence.
+        let ends = match direction {
+            Direction::Forwards if found.len() == count => None,
+            _ => Some(self.stream_head(stream)?.version),
+        };
+        let mut expected = match (direction, ends) {
+            (Direction::Backwards, Some(last)) => from.min(last),
+            _ => from,
+        };
         let missing = |version: Version| {
-            StoreError::corrupted(format!("version {version} of {} is missing in its index", read.stream))
+            StoreError::corrupted(format!("version {version} of {stream} is missing in the index of streams"))
         };
-        let mut versions = self.versions(&read.stream, low, high, read.direction);
-        let mut room = Room::new(read.limit);
-        let (mut target, mut is_known) = match read.direction {
-            Direction::Forwards => (low, true),
-            // The last version is where the index ends, all others are known to be there.
-            Direction::Backwards => (high, false),
-        };
-        while let Some(entry) = versions.at_or_behind(target)? {
-            if is_known && entry.version != target {
-                return Err(missing(target));
+        for (version, _) in &found {
+            if *version != expected {
+                return Err(missing(expected).into());
             }
-            is_known = true;
-            if entry.position <= self.head {
-                if !room.is_left() {
-                    page.next = Some(entry.version);
-                    return Ok(page);
-                }
-                let event = self.event(entry.position)?;
-                if event.stream != read.stream || event.version != entry.version {
-                    return Err(StoreError::corrupted(format!(
-                        "the event at position {} is version {} of {}, not version {} of {}",
-                        entry.position, event.version, event.stream, entry.version, read.stream
-                    )));
-                }
-                room.take(&event);
-                page.events.push(event);
-            } else if read.direction == Direction::Forwards {
-                break;
-            }
-            target = match read.direction {
-                Direction::Forwards => entry.version.plus(1),
-                Direction::Backwards => entry.version.before(),
+            expected = match direction {
+                Direction::Forwards => version.plus(1),
+                Direction::Backwards => version.before(),
             };
         }
-        if read.direction == Direction::Backwards && is_known && target >= Version::FIRST {
-            return Err(missing(target));
+        let is_short = match direction {
+            Direction::Forwards => ends.is_some_and(|last| expected <= last),
+            Direction::Backwards => found.len() < count && expected > Version::NONE,
+        };
+        if is_short { Err(missing(expected).into()) } else { Ok(found) }
+    }
+
+    pub(crate) fn stream_page(&self, read: &ReadStream) -> Result<Page<Version>, Fault> {
+        let mut page = Page { events: Vec::new(), next: None };
+        let from = match read.direction {
+            Direction::Forwards => read.from.max(Version::FIRST),
+            Direction::Backwards => read.from,
+        };
+        let mut room = self.room(read.limit);
+        // One more than there is room for tells where the next page starts.
+        let versions = self.versions(&read.stream, from, read.direction, room.events + 1)?;
+        let spots: Vec<Spot> = versions.iter().map(|(_, spot)| *spot).collect();
+        let read_to = room.events.min(spots.len());
+        let mut expected = versions.iter();
+        let shown = events_at(self.engine, self.tier, &spots[..read_to], |event| {
+            let Some((version, spot)) = expected.next() else { return Ok(false) };
+            if event.stream != read.stream || event.version != *version {
+                return Err(StoreError::corrupted(format!(
+                    "the event at position {} is version {} of {}, not version {version} of {}",
+                    spot.position, event.version, event.stream, read.stream
+                ))
+                .into());
+            }
+            room.take(&event);
+            page.events.push(event);
+            Ok(room.is_left())
+        });
+        match shown {
+            // What is there already is a page too.
+            Err(Fault::NotInMemory) if !page.events.is_empty() => {}
+            shown => shown?,
         }
+        page.next = versions.get(page.events.len()).map(|(version, _)| *version);
         Ok(page)
     }
 
-    pub(crate) fn log_page(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
+    pub(crate) fn log_page(&self, read: &ReadLog) -> Result<Page<Position>, Fault> {
         read.filter.validate()?;
         let mut page = Page { events: Vec::new(), next: None };
         let (low, high) = match read.direction {
@@ -142,21 +206,48 @@ impl<'a> View<'a> {
         if low > high {
             return Ok(page);
         }
-        let plan = Plan { db: self.db, low, high, direction: read.direction };
-        let mut candidates = match plan.filter(&read.filter) {
-            Some(postings) => Candidates::Indexed(postings),
-            None => Candidates::Scanned(plan.cursor(Series::log())),
+        let mut candidates = Postings::filter(*self, &read.filter, read.direction);
+        let mut events = match candidates {
+            Some(_) => Events::new(self.engine, self.tier),
+            None => Events::shared(self.engine, self.tier),
         };
-        let mut room = Room::new(read.limit);
+        let mut room = self.room(read.limit);
+        if candidates.is_none() {
+            page.events.reserve(room.events.min((high.get() - low.get() + 1) as usize));
+        }
         let mut looked = Room { events: LOOKED_EVENTS_MAX, bytes: LOOKED_BYTES_MAX };
+        let mut steps = match self.tier {
+            Tier::Memory => SHARED_STEPS_MAX,
+            Tier::Disk => STEPS_MAX,
+        };
         let mut target = if read.direction == Direction::Forwards { low } else { high };
         while low <= target && target <= high {
-            let Some(position) = candidates.seek(target)? else { break };
-            if !room.is_left() || !looked.is_left() {
-                page.next = Some(position);
-                break;
-            }
-            let event = candidates.event(self, position)?;
+            let found = match &mut candidates {
+                Some(postings) => postings.seek(target, &mut steps),
+                None => Ok(Found::At(target)),
+            };
+            let found = found.and_then(|found| match found {
+                Found::At(position) if low <= position && position <= high => {
+                    let is_left = room.is_left() && looked.is_left();
+                    Ok(Some((position, if is_left { Some(events.at(position)?) } else { None })))
+                }
+                Found::Looked(position) if low <= position && position <= high => Ok(Some((position, None))),
+                _ => Ok(None),
+            });
+            let (position, event) = match found {
+                Ok(Some((position, Some(event)))) => (position, event),
+                Ok(Some((position, None))) => {
+                    page.next = Some(position);
+                    break;
+                }
+                Ok(None) => break,
+                // What is there already is a page too.
+                Err(Fault::NotInMemory) if !page.events.is_empty() => {
+                    page.next = Some(target);
+                    break;
+                }
+                Err(fault) => return Err(fault),
+            };
             looked.take(&event);
             if read.filter.matches(&event) {
                 room.take(&event);
@@ -170,21 +261,23 @@ impl<'a> View<'a> {
         Ok(page)
     }
 
-    pub(crate) fn first_match(&self, query: &Query, after: Position) -> Result<Option<Position>, StoreError> {
+    pub(crate) fn first_match(&self, query: &Query, after: Position) -> Result<Option<Position>, Fault> {
         let low = after.plus(1);
-        if low > self.head {
-            return Ok(None);
-        }
         let mut high = self.head;
         let mut first = None;
-        // One item after the other: the cursors of all would hold hundreds of megabytes for the largest query.
+        // One item after the other, of which none need be searched beyond what another has found.
         for item in query.items() {
-            let plan = Plan { db: self.db, low, high, direction: Direction::Forwards };
-            if let Some(found) = plan.item(item).seek(low.get())?.map(Position::new) {
-                (first, high) = (Some(found), found.before());
-            }
             if low > high {
                 break;
+            }
+            let mut steps = match self.tier {
+                Tier::Memory => SHARED_STEPS_MAX,
+                Tier::Disk => usize::MAX,
+            };
+            match Postings::item(View { head: high, ..*self }, item).seek(low, &mut steps)? {
+                Found::At(found) => (first, high) = (Some(found), found.before()),
+                Found::Nothing => {}
+                Found::Looked(_) => return Err(Fault::NotInMemory),
             }
         }
         Ok(first)
@@ -195,102 +288,50 @@ impl<'a> View<'a> {
         category: Option<&Category>,
         after: Option<&StreamId>,
         limit: usize,
-    ) -> Result<Vec<StreamId>, StoreError> {
-        self.names(&Names::streams(category), after.map(StreamId::as_str), limit, |_version, value| {
-            keys::parse_stream_value(value).map(|(position, _)| position)
-        })
-    }
-
-    pub(crate) fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError> {
-        self.names(&Names::categories(), after.map(Category::as_str), limit, |position, _| {
-            Some(Position::new(position))
-        })
-    }
-
-    /// The names whose first entry is at a visible position.
-    fn names<N: std::str::FromStr>(
-        &self,
-        names: &Names,
-        after: Option<&str>,
-        limit: usize,
-        position: impl Fn(u64, &[u8]) -> Option<Position>,
-    ) -> Result<Vec<N>, StoreError> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(names.end());
-        let mut keys = self.db.raw_iterator_opt(options);
-        let mut found = Vec::new();
-        let mut from = names.start(after);
-        while found.len() < limit {
-            keys.seek(&from);
-            let Some((key, value)) = keys.item() else { break };
-            let parsed = names.parse(key).and_then(|(name, number)| {
-                let position = position(number, value)?;
-                Some((name, name.parse().ok()?, position))
-            });
-            let Some((name, parsed, position)) = parsed else {
-                return Err(StoreError::corrupted(format!("the key {} is of no kind", key.escape_ascii())));
-            };
-            if position <= self.head {
-                found.push(parsed);
-            }
-            from = names.behind(name);
-        }
-        keys.status().map_err(|error| engine_error("reading names", error))?;
-        Ok(found)
-    }
-
-    fn versions(&self, stream: &StreamId, low: Version, high: Version, direction: Direction) -> Versions<'a> {
-        Versions(Cursor::new(self.db, Series::stream(stream), low.get(), high.get(), direction), stream.clone())
-    }
-
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<DBPinnableSlice<'a>>, StoreError> {
-        self.db.get_pinned(key).map_err(|error| engine_error("reading", error))
-    }
-}
-
-/// Where the events that may be wanted are.
-enum Candidates<'a> {
-    Indexed(Postings<'a>),
-    Scanned(Cursor<'a>),
-}
-
-impl Candidates<'_> {
-    fn seek(&mut self, target: Position) -> Result<Option<Position>, StoreError> {
-        let found = match self {
-            Self::Indexed(postings) => postings.seek(target.get())?,
-            Self::Scanned(log) => match log.seek(target.get())? {
-                Some(found) if found == target.get() => Some(found),
-                _ => return Err(StoreError::corrupted(format!("the event at position {target} is missing"))),
-            },
+    ) -> Result<Vec<StreamId>, Fault> {
+        self.may_take_long()?;
+        let (names, after) = (Names::streams(category), after.map(StreamId::as_str));
+        let exists = |name: &str| {
+            let stream: StreamId = parse(name)?;
+            Ok(self.index().head(&stream)?.version > Version::NONE)
         };
-        Ok(found.map(Position::new))
+        let mut found = self.index().names(&names, after, limit, exists)?;
+        found.append(&mut self.segments.streams(&names, after, self.head, limit));
+        found.iter().take(limit).map(|name| parse(name)).collect()
     }
 
-    fn event(&self, view: &View<'_>, position: Position) -> Result<RecordedEvent, StoreError> {
-        match self {
-            Self::Indexed(_) => view.event(position),
-            Self::Scanned(log) => decode(position, log.value()),
-        }
+    pub(crate) fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, Fault> {
+        self.may_take_long()?;
+        let (names, after) = (Names::categories(), after.map(Category::as_str));
+        let exists = |name: &str| {
+            let mut first = std::collections::VecDeque::new();
+            let series = crate::keys::Series::category(name);
+            self.index().window(&series, Position::FIRST, Direction::Forwards, &mut first)?;
+            Ok(!first.is_empty())
+        };
+        let mut found = self.index().names(&names, after, limit, exists)?;
+        found.append(&mut self.segments.categories(&names, after, self.head, limit));
+        found.iter().take(limit).map(|name| parse(name)).collect()
+    }
+
+    /// Goes no further on a thread that many tasks share.
+    fn may_take_long(&self) -> Result<(), Fault> {
+        if self.tier == Tier::Memory { Err(Fault::NotInMemory) } else { Ok(()) }
+    }
+
+    /// What fits into a page.
+    fn room(&self, limit: usize) -> Room {
+        let most = match self.tier {
+            Tier::Memory => SHARED_EVENTS_MAX,
+            Tier::Disk => PAGE_EVENTS_MAX,
+        };
+        Room { events: limit.min(most), bytes: PAGE_BYTES_MAX }
     }
 }
 
-/// The index of one stream.
-struct Versions<'a>(Cursor<'a>, StreamId);
-
-struct VersionEntry {
-    version: Version,
-    position: Position,
-    closes: bool,
-}
-
-impl Versions<'_> {
-    fn at_or_behind(&mut self, version: Version) -> Result<Option<VersionEntry>, StoreError> {
-        let Some(version) = self.0.seek(version.get())?.map(Version::new) else { return Ok(None) };
-        match keys::parse_stream_value(self.0.value()) {
-            Some((position, closes)) => Ok(Some(VersionEntry { version, position, closes })),
-            None => Err(StoreError::corrupted(format!("the index of {}, at version {version}", self.1))),
-        }
-    }
+/// A name that stands in the index.
+fn parse<N: std::str::FromStr>(name: &str) -> Result<N, Fault> {
+    name.parse().map_err(|_| StoreError::corrupted(format!("the index names {name:?}, which is no name")).into())
 }
 
 /// What fits into a page.
@@ -300,10 +341,6 @@ struct Room {
 }
 
 impl Room {
-    fn new(limit: usize) -> Self {
-        Self { events: limit.min(PAGE_EVENTS_MAX), bytes: PAGE_BYTES_MAX }
-    }
-
     fn is_left(&self) -> bool {
         self.events > 0 && self.bytes > 0
     }
@@ -311,21 +348,6 @@ impl Room {
     fn take(&mut self, event: &RecordedEvent) {
         self.events -= 1;
         self.bytes = self.bytes.saturating_sub(event.size());
-    }
-}
-
-fn decode(position: Position, value: &[u8]) -> Result<RecordedEvent, StoreError> {
-    record::decode(position, value).map_err(|damage| StoreError::Corrupted {
-        what: format!("the event at position {position}"),
-        source: Some(damage.into()),
-    })
-}
-
-/// What RocksDB said, without its type.
-pub(crate) fn engine_error(what: &str, error: rocksdb::Error) -> StoreError {
-    match error.kind() {
-        ErrorKind::Corruption => StoreError::Corrupted { what: what.into(), source: Some(error.into()) },
-        _ => StoreError::unavailable(what, error),
     }
 }
 
@@ -353,7 +375,7 @@ mod tests {
             store.append(append).await.unwrap();
         }
         let seen = store.read(move |published| {
-            let view = View { head: Position::new(3), ..*published };
+            let view = View { head: Position::new(3), tier: Tier::Disk, ..*published };
             let (a, c): (StreamId, StreamId) = ("a-1".parse()?, "c-1".parse()?);
             assert_eq!(view.find(ids[2])?, Some(Position::new(3)));
             assert_eq!(view.find(ids[3])?, None);
@@ -364,14 +386,14 @@ mod tests {
             assert_eq!(view.streams(None, None, 9)?.len(), 2);
             assert_eq!(view.stream_page(&ReadStream::new(a.clone()))?.events.len(), 2);
             assert_eq!(view.stream_page(&ReadStream::new(a.clone()).backwards())?.events[0].version, Version::new(2));
-            assert_eq!(view.stream_page(&ReadStream::new(a).limit(2))?.next, None);
+            assert_eq!(view.stream_page(&ReadStream::new(a.clone()).limit(2))?.next, None);
             let typed = QualifiedType { category: Category::new("a")?, event_type: EventType::new("Written")? };
             for (filter, there) in [
                 (Filter::all(), 3),
                 (Filter::stream_prefix("a")?, 2),
                 (Filter::categories([Category::new("a")?, Category::new("c")?]), 2),
-                (Query::new([QueryItem::types([typed])]).into(), 2),
-                (Query::new([QueryItem::tags([tag])]).into(), 3),
+                (Query::new([QueryItem::types([typed.clone()])]).into(), 2),
+                (Query::new([QueryItem::tags([tag.clone()])]).into(), 3),
             ] {
                 let read = ReadLog::matching(filter);
                 assert_eq!(view.log_page(&read)?.events.len(), there, "{read:?}");
@@ -380,5 +402,45 @@ mod tests {
             Ok(())
         });
         seen.await.unwrap();
+    }
+
+    /// A page that gives up looking has got somewhere, whichever part of the query has kept it, and nothing is passed over.
+    #[tokio::test]
+    async fn a_page_that_gives_up_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::options().durability(crate::Durability::Buffered).open(dir.path()).unwrap();
+        let tag = |name: &str| Tag::new(name).unwrap();
+        let event = |tags: &[&str]| {
+            let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
+            event.with_tags(tags.iter().map(|name| tag(name)))
+        };
+        // Two tags that are frequent and never together, one that stands alone, and a match at the end.
+        let mut events: Vec<_> = (0..6_000).map(|n| event(&[["a1", "a2"][n % 2]])).collect();
+        events[50] = event(&["b1"]);
+        events.push(event(&["b1", "b2"]));
+        let append = Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, events);
+        store.append(append).await.unwrap();
+        let pairs = [["a1", "a2"], ["b1", "b2"]];
+        let query = Query::new(pairs.map(|pair| QueryItem::tags(pair.map(tag))));
+        for is_forwards in [true, false] {
+            let mut read = ReadLog::matching(query.clone());
+            if !is_forwards {
+                read = read.backwards();
+            }
+            let (mut found, mut pages) = (Vec::new(), 0);
+            loop {
+                let page = {
+                    let read = read.clone();
+                    store.read(move |view| View { tier: Tier::Memory, ..*view }.log_page(&read)).await.unwrap()
+                };
+                found.extend(page.events.iter().map(|event| event.position.get()));
+                pages += 1;
+                let Some(next) = page.next else { break };
+                assert!(if is_forwards { next > read.from } else { next < read.from }, "page {pages} stays at {next}");
+                read.from = next;
+            }
+            assert_eq!(found, [6_001]);
+            assert!(pages > 3, "{pages} pages: none gave up");
+        }
     }
 }

@@ -3,16 +3,22 @@
 
 use std::{
     fmt,
-    path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Sender, channel},
+    },
     thread,
+    time::Instant,
 };
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Category, Codec, EventId, EventStore, InvalidInput, Limits, Page, Position, ReadLog,
-    ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
+    Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, Page, Position, ReadLog, ReadStream,
+    RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
+use rocksdb::DB;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch},
     task, time,
@@ -20,16 +26,28 @@ use tokio::{
 
 use crate::{
     OpenError, Options, Statistics,
-    append::{Job, Keep, Sequencer},
-    open::{self, Engine},
+    append::{Job, Keep, Preparation, Prepared, Sequencer, Verdict, prepare},
+    bell::Bell,
+    bugs,
+    engine::{Engine, Fault, Setup, Tier},
+    frozen,
+    keeper::{Errand, Keeper},
+    open::{self, Opened},
     read::View,
-    statistics::Counters,
+    seen::Seen,
+    statistics::{self, Counters},
 };
 
 /// What an event takes in the queue beside its own bytes, and what each name does that an append demands something of.
 const OVERHEAD_BYTES: usize = 256;
-/// The largest snapshot.
-const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What each of its tags does.
+const TAG_BYTES: usize = 32;
+/// How many reads may be at the disk at once: each makes a page, on a thread of its own. Appends don't wait for them.
+pub(crate) const DISK_READS_MAX: usize = 16;
+/// How often an append is judged anew at most, because the log went on in a way that asks for it; and when the sequencer
+/// begins to judge it to the end, however long that takes.
+const ROUNDS_MAX: usize = 16;
+const PATIENT_ROUND: usize = 3;
 
 /// An event store in a directory.
 ///
@@ -41,23 +59,52 @@ pub struct RocksStore {
     handle: Arc<Handle>,
 }
 
-struct Handle {
-    shared: Arc<Shared>,
-    options: Options,
-    queue: mpsc::UnboundedSender<Job>,
-    room: Arc<Semaphore>,
-    sequencer: Mutex<Option<thread::JoinHandle<()>>>,
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    is_closed: AtomicBool,
 }
 
-/// What the handle, the sequencer and the readers share.
+/// What the handle, its threads and the readers share.
 pub(crate) struct Shared {
     pub(crate) id: StoreId,
+    pub(crate) options: Options,
+    path: PathBuf,
     /// Taken out when the store is closed, which waits for reads under way.
-    pub(crate) engine: RwLock<Option<Engine>>,
-    published: watch::Receiver<Position>,
+    pub(crate) run: RwLock<Option<Run>>,
     /// What stopped the store, if it was not closed.
-    failure: OnceLock<String>,
+    failure: Mutex<Option<String>>,
+    has_failed: AtomicBool,
     pub(crate) counters: Counters,
+    pub(crate) opened_at: Instant,
+    /// Of those that read the disk at once.
+    turns: Arc<Semaphore>,
+}
+
+/// The store from one opening to its end.
+pub(crate) struct Run {
+    pub(crate) engine: Engine,
+    pub(crate) setup: Setup,
+    pub(crate) seen: Seen,
+    pub(crate) room: Arc<Semaphore>,
+    queue: mpsc::UnboundedSender<Job>,
+    published: watch::Receiver<Position>,
+    pub(crate) bell: Bell,
+}
+
+impl Run {
+    pub(crate) fn wake_keeper(&self, keeper: &Sender<Errand>) {
+        if self.bell.ring() {
+            // One that has ended has failed, which the next group sees.
+            let _ = keeper.send(Errand::Anchor);
+        }
+    }
+
+    /// Lets no append in any more, and has the sequencer see that the store has failed, and end, which ends subscriptions.
+    pub(crate) fn wake_sequencer(&self) {
+        self.room.close();
+        let _ = self.queue.send(Job::Close);
+    }
 }
 
 impl RocksStore {
@@ -75,36 +122,26 @@ impl RocksStore {
     }
 
     pub(crate) fn start(path: &Path, options: Options) -> Result<Self, OpenError> {
-        let opened = open::open(path)?;
-        tracing::info!(path = %path.display(), store = %opened.id, head = %opened.head, "opened");
-        let (publish, published) = watch::channel(opened.head);
-        let (queue, jobs) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(options.queue_bytes));
-        let shared = Arc::new(Shared {
-            id: opened.id,
-            engine: RwLock::new(Some(opened.engine)),
-            published,
-            failure: OnceLock::new(),
-            counters: Counters::default(),
-        });
-        let sequencer = Sequencer {
-            shared: Arc::clone(&shared),
-            jobs,
-            room: Arc::clone(&room),
-            publish,
-            durability: options.durability,
-            clock: options.clock,
-            head: opened.head,
-            head_time: opened.head_time,
-        };
-        let thread = thread::Builder::new().name("indelible-sequencer".into()).spawn(|| sequencer.run());
-        let thread = thread.map_err(|error| OpenError::Io {
+        let opened = open::open(path, &options)?;
+        // Not when it is opened again: what is being verified or copied then is no leftover.
+        frozen::remove_leftovers(path).map_err(|error| OpenError::Io {
             path: path.into(),
-            what: "starting its thread",
+            what: "removing what was left behind",
             source: error.into(),
         })?;
-        let handle = Handle { shared, options, queue, room, sequencer: Mutex::new(Some(thread)) };
-        Ok(Self { handle: Arc::new(handle) })
+        let shared = Arc::new(Shared {
+            id: opened.id,
+            options,
+            path: path.into(),
+            run: RwLock::new(None),
+            failure: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            counters: Counters::default(),
+            opened_at: Instant::now(),
+            turns: Arc::new(Semaphore::new(DISK_READS_MAX)),
+        });
+        let threads = Mutex::new(Shared::begin(&shared, opened)?);
+        Ok(Self { handle: Arc::new(Handle { shared, threads, is_closed: AtomicBool::new(false) }) })
     }
 
     /// Stops the store: what was handed over is written and answered, later calls on any handle are answered
@@ -118,28 +155,66 @@ impl RocksStore {
         blocking(move || handle.stop()).await
     }
 
-    /// What the store has done since it was opened.
+    /// What the store has done since it was opened, and how it is.
     pub fn statistics(&self) -> Statistics {
-        self.handle.shared.counters.snapshot()
+        statistics::of(&self.handle.shared)
     }
 
-    /// Reads what is published, on a thread that may block.
+    /// Brings back a store that stopped itself after a failed write, without closing it: it is opened again, with all that
+    /// is proved then, and subscriptions go on when they are asked again. Does nothing to one that is running.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the disk is still full or the store can't be opened: it may be asked again, and
+    /// reads on unless it could not be opened at all. [`StoreError::Corrupted`] where it is damaged, and
+    /// [`StoreError::Stopped`] where it was closed.
+    pub async fn resume(&self) -> Result<(), StoreError> {
+        let handle = Arc::clone(&self.handle);
+        blocking(move || handle.resume()).await
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// Reads what is published: at once where all that it needs is in memory, else on a thread that may block.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
+        read: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let shared = Arc::clone(&self.handle.shared);
-        blocking(move || shared.read(read)).await
+        let shared = &self.handle.shared;
+        shared.counters.read();
+        match shared.view_in_memory(&read) {
+            Some(found) => found,
+            None => {
+                let reader = Arc::clone(shared);
+                in_turn(&shared.turns, move || reader.view(&read)).await
+            }
+        }
     }
 
-    /// Writes a snapshot or a checkpoint, or removes it.
-    pub(crate) async fn keep(&self, keep: Keep) -> Result<(), StoreError> {
-        let bytes = keep.key.len() + keep.value.as_ref().map_or(0, Vec::len);
-        if bytes > SNAPSHOT_BYTES_MAX {
-            let reason = format!("has {bytes} bytes, at most {SNAPSHOT_BYTES_MAX} are kept");
-            return Err(InvalidInput::new("snapshot", reason).into());
+    /// The same for an append, which waits for no reader.
+    async fn look<T: Send + 'static>(
+        &self,
+        read: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = &self.handle.shared;
+        match shared.view_in_memory(&read) {
+            Some(found) => found,
+            None => {
+                let shared = Arc::clone(shared);
+                blocking(move || shared.view(&read)).await
+            }
         }
-        let room = self.room(bytes).await?;
+    }
+
+    /// Writes a checkpoint.
+    pub(crate) async fn keep(&self, keep: Keep) -> Result<(), StoreError> {
+        let room = self.room(keep.key.len() + keep.value.len()).await?;
         let (answer, kept) = oneshot::channel();
         self.hand_over(Job::Keep { keep, answer, room })?;
         kept.await.unwrap_or_else(|_| Err(self.handle.shared.stopped()))
@@ -147,14 +222,17 @@ impl RocksStore {
 
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
-        let Handle { room, options, shared, .. } = &*self.handle;
+        let shared = &self.handle.shared;
+        let options = &shared.options;
+        let room = shared.with_run(|run| Arc::clone(&run.room))?;
+        let bytes = if bugs::is_on(bugs::UNBOUNDED_QUEUE) { 1 } else { bytes };
         let permits = u32::try_from(bytes.clamp(1, options.queue_bytes)).unwrap_or(u32::MAX);
-        match Arc::clone(room).try_acquire_many_owned(permits) {
+        match Arc::clone(&room).try_acquire_many_owned(permits) {
             Ok(permit) => return Ok(permit),
             Err(TryAcquireError::Closed) => return Err(shared.stopped()),
             Err(TryAcquireError::NoPermits) => {}
         }
-        match time::timeout(options.queue_wait, Arc::clone(room).acquire_many_owned(permits)).await {
+        match time::timeout(options.queue_wait, room.acquire_many_owned(permits)).await {
             Ok(permit) => permit.map_err(|_| shared.stopped()),
             Err(_) => Err(StoreError::Overloaded {
                 what: format!("no room for {bytes} bytes in the queue within {:?}", options.queue_wait),
@@ -163,65 +241,203 @@ impl RocksStore {
     }
 
     fn hand_over(&self, job: Job) -> Result<(), StoreError> {
-        self.handle.queue.send(job).map_err(|_| self.handle.shared.stopped())
+        let shared = &self.handle.shared;
+        shared.with_run(|run| run.queue.send(job).map_err(|_| shared.stopped()))?
     }
 }
 
-/// What an append takes in the queue. The limits count no bytes for what it demands, of which there may be far more.
+/// What an append takes in the queue, its events as they are and encoded. The limits count no bytes for what it demands, of
+/// which there may be far more.
 fn queue_bytes(append: &Append) -> usize {
     let items = append.conditions().iter().flat_map(|condition| condition.query.items());
     let queried: usize = items.map(|item| item.any_type().len() + item.all_tags().len()).sum();
-    append.size() + (append.events().len() + append.expected().len() + queried) * OVERHEAD_BYTES
+    let tags: usize = append.events().iter().map(|(_, event)| event.tags.len()).sum();
+    let overhead = (append.events().len() + append.expected().len() + queried) * OVERHEAD_BYTES;
+    2 * append.size() + tags * TAG_BYTES + overhead
 }
 
 /// Runs what may block on one of the runtime's threads for that. It goes on when the future is dropped.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     task::spawn_blocking(work).await.unwrap_or_else(|error| Err(StoreError::unavailable("a blocking call", error)))
 }
 
+/// The same for what reads the disk for a page, of which only so many do at once.
+pub(crate) async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(|_| StoreError::stopped("it was closed"))?;
+    // Until both the work has ended, which a dropped future does not end, and its thread is free again.
+    let turn = Arc::new(turn);
+    let held = Arc::clone(&turn);
+    let found = blocking(move || {
+        let _held = held;
+        read()
+    });
+    let found = found.await;
+    drop(turn);
+    found
+}
+
 impl Shared {
-    fn read<T>(&self, read: impl FnOnce(&View<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        let Engine { db, .. } = engine.as_ref().ok_or_else(|| self.stopped())?;
-        self.counters.read();
-        let head = *self.published.borrow();
-        read(&View { db, store: self.id, head })
+    /// Begins to serve what was opened.
+    fn begin(shared: &Arc<Self>, opened: Opened) -> Result<Vec<thread::JoinHandle<()>>, OpenError> {
+        let Opened { engine, setup, id, last, head_time, anchor, anchored, mark, tail, full } = opened;
+        tracing::info!(path = %shared.path.display(), store = %id, head = %last.position, "opened");
+        let (publish, published) = watch::channel(last.position);
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let (keeper, errands) = channel();
+        let run = Run {
+            engine,
+            setup,
+            seen: Seen::new(last, mark, tail),
+            room: Arc::new(Semaphore::new(shared.options.queue_bytes)),
+            queue,
+            published,
+            bell: Bell::new(),
+        };
+        shared.counters.anchored(anchored.position);
+        if anchored != last {
+            run.wake_keeper(&keeper);
+        }
+        if let Some(reason) = full {
+            run.room.close();
+            *shared.run.write().unwrap_or_else(PoisonError::into_inner) = Some(run);
+            shared.fail(reason);
+            return Ok(Vec::new());
+        }
+        *shared.run.write().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        statistics::set_stopped(false);
+        let sequencer = Sequencer { shared: Arc::clone(shared), jobs, publish, keeper, head_time };
+        let keeper = Keeper { shared: Arc::clone(shared), errands, anchor, anchored, mark };
+        let failed = |error: std::io::Error| OpenError::Io {
+            path: shared.path.clone(),
+            what: "starting its threads",
+            source: error.into(),
+        };
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        let keeper = thread("indelible-keeper").spawn(|| keeper.run()).map_err(failed)?;
+        match thread("indelible-sequencer").spawn(|| sequencer.run()) {
+            Ok(sequencer) => Ok(vec![sequencer, keeper]),
+            Err(error) => {
+                // It ends when the sequencer does, which has not begun.
+                let _ = keeper.join();
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Uses what is open.
+    pub(crate) fn with_run<T>(&self, work: impl FnOnce(&Run) -> T) -> Result<T, StoreError> {
+        let run = self.run.read().unwrap_or_else(PoisonError::into_inner);
+        run.as_ref().map(work).ok_or_else(|| self.stopped())
+    }
+
+    pub(crate) fn view<T>(&self, read: impl Fn(&View<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
+        self.with_run(|run| View::of(&run.engine, &run.seen, self.id, Tier::Disk, read))?.map_err(StoreError::from)
+    }
+
+    /// Looks no further than memory; `None` where that is not enough, or the store is being closed.
+    fn view_in_memory<T>(&self, read: impl Fn(&View<'_>) -> Result<T, Fault>) -> Option<Result<T, StoreError>> {
+        let run = self.run.try_read().ok()?;
+        let run = run.as_ref()?;
+        match View::of(&run.engine, &run.seen, self.id, Tier::Memory, read) {
+            Err(Fault::NotInMemory) => None,
+            found => Some(found.map_err(StoreError::from)),
+        }
     }
 
     /// Keeps what stopped the store; the first cause is the one that is told.
     pub(crate) fn fail(&self, reason: String) {
         tracing::error!(store = %self.id, %reason, "stopped: nothing more is written until the store is opened again");
-        // Only a panic behind a failed write comes second.
-        let _ = self.failure.set(reason);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.has_failed.store(true, Ordering::Release);
+        statistics::set_stopped(true);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
     }
 
     pub(crate) fn stopped(&self) -> StoreError {
-        StoreError::stopped(self.failure.get().map_or("it was closed", String::as_str))
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        StoreError::stopped(failure.as_deref().unwrap_or("it was closed"))
     }
 }
 
 impl Handle {
-    fn stop(&self) -> Result<(), StoreError> {
+    pub(crate) fn stop(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        // A second caller waits here until the first is through, and all until it is resumed.
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(true, Ordering::Release);
+        let run = self.end(&mut threads);
+        if shared.has_failed() {
+            return Err(shared.stopped());
+        }
+        let Some(run) = run else { return Ok(()) };
+        tracing::info!(store = %shared.id, head = %run.seen.last().position, "closed");
+        run.engine.log.flush_wal(true).map_err(|error| StoreError::unavailable("the last sync", error))
+    }
+
+    /// Has all written and answered that was handed over, and takes out what was open. What has failed ends as soon as it sees
+    /// that.
+    fn end(&self, threads: &mut Vec<thread::JoinHandle<()>>) -> Option<Run> {
         // Refused where the sequencer has ended already.
-        let _ = self.queue.send(Job::Close);
-        // A second caller waits here until the first is through.
-        let mut sequencer = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(thread) = sequencer.take() else {
-            return self.shared.failure.get().map_or(Ok(()), |_| Err(self.shared.stopped()));
+        let _ = self.shared.with_run(|run| run.queue.send(Job::Close).is_ok());
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                self.shared.fail("one of its threads panicked".into());
+            }
+        }
+        self.shared.run.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Closes a store that works, has something done to its index that nobody uses then, and opens it again.
+    pub(crate) fn reopen(&self, change: impl FnOnce(DB) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = self.end(&mut threads);
+        let Some(Run { engine, .. }) = run.filter(|_| !shared.has_failed()) else { return Err(shared.stopped()) };
+        let Engine { log, index, dir, _lock: lock } = engine;
+        let changed = change(index);
+        drop((log, lock));
+        let opened = open::open(&dir, &shared.options).and_then(|opened| Shared::begin(shared, opened));
+        match opened {
+            Ok(begun) => *threads = begun,
+            Err(error) => {
+                shared.fail(format!("it was not opened again: {error}"));
+                return Err(StoreError::unavailable("opening it again", error));
+            }
+        }
+        changed
+    }
+
+    fn resume(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(StoreError::stopped("it was closed"));
+        }
+        if !shared.has_failed() {
+            return Ok(());
+        }
+        open::prove_room(&shared.path).map_err(|error| StoreError::unavailable("making sure of room", error))?;
+        // Its lock goes with it, so it can't be opened beside the old one.
+        drop(self.end(&mut threads));
+        let failed = |error| match error {
+            OpenError::Corrupted { what, source, .. } => StoreError::Corrupted { what, source },
+            error => StoreError::unavailable("opening it again", error),
         };
-        if thread.join().is_err() {
-            self.shared.fail("its thread panicked".into());
-        }
-        let engine = self.shared.engine.write().unwrap_or_else(PoisonError::into_inner).take();
-        if self.shared.failure.get().is_some() {
-            return Err(self.shared.stopped());
-        }
-        tracing::info!(store = %self.shared.id, head = %*self.shared.published.borrow(), "closed");
-        match engine.map(|engine| engine.db.flush_wal(true)) {
-            Some(Err(error)) => Err(StoreError::unavailable("the last sync", error)),
-            Some(Ok(())) | None => Ok(()),
+        let opened = open::open(&shared.path, &shared.options).map_err(failed)?;
+        shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.has_failed.store(false, Ordering::Release);
+        *threads = Shared::begin(shared, opened).map_err(failed)?;
+        match shared.has_failed() {
+            true => Err(StoreError::unavailable("opening it again to write", shared.stopped())),
+            false => Ok(()),
         }
     }
 }
@@ -235,8 +451,8 @@ impl Drop for Handle {
 
 impl fmt::Debug for RocksStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Handle { shared, options, .. } = &*self.handle;
-        f.debug_struct("RocksStore").field("id", &shared.id).field("options", options).finish_non_exhaustive()
+        let Shared { id, options, .. } = &*self.handle.shared;
+        f.debug_struct("RocksStore").field("id", id).field("options", options).finish_non_exhaustive()
     }
 }
 
@@ -247,25 +463,64 @@ impl EventStore for RocksStore {
     }
 
     fn limits(&self) -> &Limits {
-        &self.handle.options.limits
+        &self.handle.shared.options.limits
     }
 
     fn default_codec(&self) -> &'static dyn Codec {
-        self.handle.options.default_codec
+        self.handle.shared.options.default_codec
     }
 
+    #[tracing::instrument(level = "debug", skip_all, fields(events = append.events().len()))]
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {
-        append.validate(&self.handle.options.limits)?;
-        let room = self.room(queue_bytes(&append)).await?;
-        let (answer, outcome) = oneshot::channel();
-        self.hand_over(Job::Append { append: append.clone(), answer, room })?;
-        // No answer: the group's write failed, or the sequencer did. Whether the append is in the log, nobody knows.
-        outcome.await.unwrap_or_else(|_| {
-            Err(StoreError::OutcomeUnknown {
-                append: Box::new(append),
-                source: Some(self.handle.shared.stopped().into()),
-            })
-        })
+        if !bugs::is_on(bugs::IGNORE_LIMITS) {
+            append.validate(self.limits())?;
+        }
+        let shared = &self.handle.shared;
+        let _under_way = shared.counters.enter();
+        let bytes = queue_bytes(&append);
+        let append = Arc::new(append);
+        let mut judged = Token::start(self.id());
+        for round in 0..ROUNDS_MAX {
+            let room = self.room(bytes).await?;
+            let asked = Arc::clone(&append);
+            let mut prepared = match self.look(move |view| prepare(view, &asked, judged)).await? {
+                Preparation::Done(outcome) => return Ok(outcome),
+                Preparation::Ready(prepared) => prepared,
+            };
+            judged = prepared.judged;
+            prepared.is_judged_patiently = round >= PATIENT_ROUND;
+            let (answer, verdict) = oneshot::channel();
+            self.hand_over(Job::Append { prepared, answer, room })?;
+            match verdict.await {
+                Ok(Verdict::Written { prepared, before, recorded_at }) => {
+                    let Prepared { streams, append: asked, .. } = *prepared;
+                    drop(asked);
+                    let append = Arc::unwrap_or_clone(append);
+                    let version = |stream: &StreamId| -> Result<Version, StoreError> {
+                        let head = streams.iter().find(|(named, _)| named == stream);
+                        Ok(head.map_or(Version::NONE, |(_, head)| head.version))
+                    };
+                    let events = append.record(before, recorded_at, version)?;
+                    return Ok(AppendOutcome::Appended(Appended::new(self.id(), events, false)));
+                }
+                Ok(Verdict::Conflict(failed)) => return Ok(AppendOutcome::Conflict(failed)),
+                Ok(Verdict::Failed(error)) => return Err(error),
+                // It comes before what it is answered with: the group that this position is in is published by now.
+                Ok(Verdict::LookAgain) => {}
+                // No answer: the group's write failed, or the sequencer did. Whether the append is in the log, nobody
+                // knows.
+                Err(_) => {
+                    // A thread that panics drops its answers before anyone can say so.
+                    let stopped = match shared.has_failed() {
+                        true => shared.stopped(),
+                        false => StoreError::stopped("it panicked"),
+                    };
+                    let append = Box::new(Arc::unwrap_or_clone(append));
+                    return Err(StoreError::OutcomeUnknown { append, source: Some(stopped.into()) });
+                }
+            }
+        }
+        Err(StoreError::Overloaded { what: format!("the log went on faster than it was judged, {ROUNDS_MAX} times") })
     }
 
     async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
@@ -287,11 +542,7 @@ impl EventStore for RocksStore {
     }
 
     async fn token(&self, position: Position) -> Result<Token, StoreError> {
-        self.read(move |view| match position <= view.head {
-            true => view.token(position),
-            false => Err(InvalidInput::new("position", format!("{position} is beyond the head, {}", view.head)).into()),
-        })
-        .await
+        self.read(move |view| view.token(position)).await
     }
 
     async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
@@ -315,7 +566,9 @@ impl EventStore for RocksStore {
     }
 
     fn published(&self) -> watch::Receiver<Position> {
-        let mut published = self.handle.shared.published.clone();
+        let published = self.handle.shared.with_run(|run| run.published.clone());
+        // Of a store that is closed, one that says so.
+        let mut published = published.unwrap_or_else(|_| watch::channel(Position::START).1);
         // The shared one has seen nothing since the opening.
         published.mark_unchanged();
         published

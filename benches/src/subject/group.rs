@@ -1,4 +1,4 @@
-//! Group commit at its simplest, for the two ceilings: one thread takes all appends that wait, checks what they expect,
+//! Group commit at its simplest, for subjects that are no store themselves: one thread takes all appends that wait, checks what they expect,
 //! writes them with one sync, and answers each caller.
 
 use std::{sync::mpsc, thread};
@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::sync::oneshot;
 
 use super::Append;
-use crate::event::STREAMS;
+use crate::job::Log;
 
 /// Where groups go.
-pub trait Log: Send + 'static {
+pub trait Sink: Send + 'static {
     /// Returns when all of it is on the disk.
     fn write(&mut self, group: &[Append]) -> Result<()>;
 }
@@ -24,9 +24,11 @@ type Job = (Append, Answer);
 type Answer = oneshot::Sender<Result<(), String>>;
 
 impl GroupWriter {
-    pub fn start(log: impl Log) -> Result<Self> {
+    /// Serves a log that holds this already.
+    pub fn start(sink: impl Sink, log: Log) -> Result<Self> {
         let (queue, jobs) = mpsc::channel();
-        let thread = thread::Builder::new().name("writer".into()).spawn(move || serve(log, &jobs))?;
+        let versions = vec![log.versions(); log.streams() as usize];
+        let thread = thread::Builder::new().name("writer".into()).spawn(move || serve(sink, versions, &jobs))?;
         Ok(Self { queue, thread })
     }
 
@@ -43,8 +45,7 @@ impl GroupWriter {
 }
 
 /// Serves until no caller is left, or a write fails.
-fn serve(mut log: impl Log, jobs: &mpsc::Receiver<Job>) {
-    let mut versions = vec![0; STREAMS as usize];
+fn serve(mut sink: impl Sink, mut versions: Vec<u64>, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let (mut group, mut answers) = (Vec::new(), Vec::new());
         for (append, answer) in std::iter::once(first).chain(jobs.try_iter()) {
@@ -56,7 +57,7 @@ fn serve(mut log: impl Log, jobs: &mpsc::Receiver<Job>) {
                 Err(error) => drop(answer.send(Err(error.to_string()))),
             }
         }
-        let written = if group.is_empty() { Ok(()) } else { log.write(&group) };
+        let written = if group.is_empty() { Ok(()) } else { sink.write(&group) };
         let written = written.map_err(|error| format!("{error:#}"));
         // Sending fails where the caller has gone away.
         answers.into_iter().for_each(|answer| drop(answer.send(written.clone())));
@@ -66,8 +67,12 @@ fn serve(mut log: impl Log, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
-fn judge(versions: &mut [u64], append: &Append) -> Result<()> {
-    let version = versions.get_mut(append.stream as usize).context("there is no such stream")?;
+fn judge(versions: &mut Vec<u64>, append: &Append) -> Result<()> {
+    let stream = append.stream as usize;
+    if versions.len() <= stream {
+        versions.resize(stream + 1, 0);
+    }
+    let version = &mut versions[stream];
     if *version != append.expected {
         bail!("stream {} is at version {version}, not {}", append.stream, append.expected);
     }
@@ -78,6 +83,7 @@ fn judge(versions: &mut [u64], append: &Append) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Ids;
 
     /// Says how many appends each group has, and writes it when the test says how that ends.
     struct Scripted {
@@ -85,7 +91,7 @@ mod tests {
         outcomes: mpsc::Receiver<Result<()>>,
     }
 
-    impl Log for Scripted {
+    impl Sink for Scripted {
         fn write(&mut self, group: &[Append]) -> Result<()> {
             self.groups.send(group.len())?;
             self.outcomes.recv()?
@@ -94,13 +100,20 @@ mod tests {
 
     fn start() -> (GroupWriter, mpsc::Receiver<usize>, mpsc::Sender<Result<()>>) {
         let ((groups, sizes), (script, outcomes)) = (mpsc::channel(), mpsc::channel());
-        (GroupWriter::start(Scripted { groups, outcomes }).expect("a thread"), sizes, script)
+        (
+            GroupWriter::start(Scripted { groups, outcomes }, Log { events: 0, ids: Ids::V7 }).expect("a thread"),
+            sizes,
+            script,
+        )
     }
 
     /// Hands an append over now; its answer comes later.
     fn append(writer: &GroupWriter, stream: u32, expected: u64) -> oneshot::Receiver<Result<(), String>> {
         let (answer, answered) = oneshot::channel();
-        writer.queue.send((Append { stream, expected, events: vec![vec![0]] }, answer)).expect("a writer");
+        writer
+            .queue
+            .send((Append { stream, expected, events: vec![vec![0]], is_rare: false }, answer))
+            .expect("a writer");
         answered
     }
 

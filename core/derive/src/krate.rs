@@ -9,13 +9,25 @@ use syn::{Error, Ident, Path, Result};
 pub(crate) fn private(given: Option<&Path>) -> Result<TokenStream> {
     let krate = match given {
         Some(path) => path.to_token_stream(),
-        None => found(|name| crate_name(name).ok())?,
+        None => found("indelible-core", |name| crate_name(name).ok())?,
     };
     Ok(quote!(#krate::__private))
 }
 
-fn found(find: impl Fn(&str) -> Option<FoundCrate>) -> Result<TokenStream> {
-    for name in ["indelible", "indelible-core"] {
+/// The path of the projections: the facade has them as a module.
+pub(crate) fn projections(given: Option<&Path>) -> Result<TokenStream> {
+    match given {
+        Some(path) => Ok(path.to_token_stream()),
+        None if crate_name("indelible-projections").is_ok() => {
+            found("indelible-projections", |name| crate_name(name).ok().filter(|_| name != "indelible"))
+        }
+        None => found("indelible", |name| crate_name(name).ok()).map(|facade| quote!(#facade::projections)),
+    }
+}
+
+/// The facade, else this part of it.
+fn found(part: &str, find: impl Fn(&str) -> Option<FoundCrate>) -> Result<TokenStream> {
+    for name in ["indelible", part] {
         let ident = match find(name) {
             Some(FoundCrate::Itself) => name.replace('-', "_"),
             Some(FoundCrate::Name(renamed)) => renamed,
@@ -39,7 +51,7 @@ mod tests {
             let (_, renamed) = dependencies.iter().find(|(original, _)| *original == name)?;
             Some(renamed.map_or(FoundCrate::Itself, |renamed| FoundCrate::Name(renamed.into())))
         };
-        found(find).map(|path: TokenStream| path.to_string().replace(' ', ""))
+        found("indelible-core", find).map(|path: TokenStream| path.to_string().replace(' ', ""))
     }
 
     #[test]

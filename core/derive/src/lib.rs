@@ -5,6 +5,7 @@
 //! | [`Event`](macro@Event) | an enum or a struct | stored names, schema versions, upcasting, codecs, tags |
 //! | [`Aggregate`](macro@Aggregate) | the state of an aggregate | category, id type, snapshot policy |
 //! | [`AggregateId`](macro@AggregateId) | a newtype of an id | `Display`, `FromStr`, `From` |
+//! | [`Projection`](macro@Projection) | what takes events into a read model | name, version, events wanted, order, policies |
 //!
 //! What they refuse they refuse on the user's line, and say what to write instead.
 
@@ -16,6 +17,7 @@ mod attr;
 mod event;
 mod id;
 mod krate;
+mod projection;
 
 /// Makes an enum (or a struct, as an enum of one) the events of an aggregate.
 ///
@@ -68,6 +70,25 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(AggregateId)]
 pub fn aggregate_id(input: TokenStream) -> TokenStream {
     finish(id::expand(&parse_macro_input!(input as DeriveInput)))
+}
+
+/// Makes a type a projection, as `impl Projection` would. What it makes of an event is written by hand: `impl Project`.
+///
+/// | `#[projection(…)]` | |
+/// |---|---|
+/// | `name = "balances"` | required: what it is called in its read model |
+/// | `version = 2` | by default 1; another one is built anew |
+/// | `of = Account` | takes the events of an aggregate |
+/// | `only(DEPOSITED, WITHDRAWN)` | of these types alone |
+/// | `events = BankEvent` | or takes all events of an enum over several categories |
+/// | `partitions = 4` | the order of each stream, in so many partitions; by default 1 |
+/// | `whole_log` | or the order of the whole log |
+/// | `park`, `park = 100` | parks what cannot be handled, of up to 1,000 or so many streams a partition; by default it stops |
+/// | `retry = Retry::NEVER` | by default `Retry::DEFAULT` |
+/// | `crate = path` | where `indelible::projections` is, where it can't be found by itself |
+#[proc_macro_derive(Projection, attributes(projection))]
+pub fn projection(input: TokenStream) -> TokenStream {
+    finish(projection::expand(&parse_macro_input!(input as DeriveInput)))
 }
 
 fn finish(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

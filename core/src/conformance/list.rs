@@ -145,6 +145,14 @@ macro_rules! conformance_cases {
                 l13_closed_is_kept
                 l13_nothing_slips_in_behind_the_last_event
             ;
+            hostile:
+                l6_reads_of_any_extent_are_answered
+                l8_hostile_text_comes_back_as_it_was
+            ;
+            concurrent:
+                all_concurrent_histories_are_right
+                all_histories_go_on_over_crashes
+            ;
         }
     };
 }

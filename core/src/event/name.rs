@@ -58,6 +58,7 @@ impl Tag {
 
 /// An event type in its category, as filters and queries name it: `account.Withdrawn`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
 pub struct QualifiedType {
     /// The category of the streams that hold it.
     pub category: Category,

@@ -194,8 +194,7 @@ impl EventStore for MemoryStore {
             Judgement::IdConflict(id, position) => return Err(StoreError::IdConflict { id, position }),
             Judgement::Invalid(invalid) => return Err(invalid.into()),
         };
-        let last = events.last().map_or(Position::START, |event| event.position);
-        Ok(AppendOutcome::Appended(Appended { token: self.token_at(&log, last), events, repeated }))
+        Ok(AppendOutcome::Appended(Appended::new(self.id(), events, repeated)))
     }
 
     async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {

@@ -33,8 +33,8 @@ impl Apply for Account {
     fn apply(&mut self, event: &AccountEvent) {
         self.events += 1;
         match event {
-            AccountEvent::Deposited { cents } => self.balance += cents,
-            // Wraps, so that a seeded bug shows as another state and not as a panic.
+            // Both wrap, so that a seeded bug shows as another state and not as a panic.
+            AccountEvent::Deposited { cents } => self.balance = self.balance.wrapping_add(*cents),
             AccountEvent::Withdrawn { cents } => self.balance = self.balance.wrapping_sub(*cents),
             AccountEvent::Closed => {}
         }

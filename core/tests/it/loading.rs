@@ -158,3 +158,51 @@ async fn an_event_that_does_not_come_back_is_not_written() {
     assert_eq!((error.event_type.as_str(), error.content_type.as_str()), ("Happened", "application/x-bincode"));
     assert_eq!(store.head().await.unwrap().position, Position::START);
 }
+
+/// The log of a server that took some appends and is gone, and that of the one that came in its place: the states that a
+/// repository remembers are of events that are lost, whatever their versions.
+mod fail_over {
+    use super::*;
+    use crate::bank::{Insufficient, Withdraw};
+
+    /// The first appends are answered by a log that is lost then.
+    fn losing(lost: usize) -> (Watched, Repository<Account>) {
+        let gone = MemoryStore::new();
+        let store = Watched::intercepting(move |before, append, store| {
+            let store = if before < lost { gone.clone() } else { store };
+            Box::pin(async move { store.append(append).await })
+        });
+        let accounts = Repository::new(&store);
+        (store, accounts)
+    }
+
+    async fn write(store: &Watched, stream: &str, data: &'static str) {
+        let event = NewEvent::new(EventType::from_static("Deposited"), indelible_core::ContentType::JSON, data);
+        let append = Append::to(stream.parse().unwrap(), ExpectedVersion::Any, [event]);
+        assert!(matches!(store.inner.append(append).await.unwrap(), AppendOutcome::Appended(_)));
+    }
+
+    /// The same version, and yet another event: it stands at another position.
+    #[tokio::test]
+    async fn a_rejection_is_not_answered_from_events_that_are_lost() {
+        let (store, accounts) = losing(1);
+        accounts.execute("a", Deposit(100)).await.unwrap();
+        write(&store, "account-b", r#"{"cents":1}"#).await;
+        write(&store, "account-a", r#"{"cents":5}"#).await;
+        let rejected = accounts.execute("a", Withdraw(200)).await;
+        assert!(matches!(rejected, Err(CommandError::Rejected(Insufficient(5)))), "{rejected:?}");
+    }
+
+    /// A state of events that are lost gives way, though its version is the higher.
+    #[tokio::test]
+    async fn what_is_lost_is_not_remembered_for_ever() {
+        let (store, accounts) = losing(3);
+        for _ in 0..3 {
+            accounts.execute("a", Deposit(100)).await.unwrap();
+        }
+        write(&store, "account-a", r#"{"cents":5}"#).await;
+        assert_eq!(accounts.execute("a", Deposit(1)).await.unwrap().attempts(), 2, "the state was not remembered");
+        assert_eq!(accounts.execute("a", Deposit(1)).await.unwrap().attempts(), 1, "what is lost is remembered still");
+        assert_eq!(accounts.load("a").await.unwrap().balance, 7);
+    }
+}

@@ -20,7 +20,7 @@ const START: Cents = Cents(10_000);
 
 pub async fn run(kind: StoreKind) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let store = open(kind, directory.path())?;
+    let store = open(kind, directory.path()).await?;
     let mut steps = Steps(Instant::now());
 
     let accounts = Repository::<Account>::new(&store);
@@ -60,7 +60,7 @@ pub async fn run(kind: StoreKind) -> Result<()> {
         store
     } else {
         drop(store);
-        open(kind, directory.path())?
+        open(kind, directory.path()).await?
     };
     let accounts = Repository::<Account>::on(&Executor::new(&store));
     steps.done("closed the bank and opened it again".into());

@@ -7,11 +7,11 @@ mod demo;
 mod money;
 mod report;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use indelible::{AnyStore, AsOf, MemoryStore, Repository, RocksStore, Timestamp};
+use indelible::{AnyStore, AsOf, MemoryStore, PostgresStore, Repository, RocksStore, Timestamp};
 
 use account::{Account, Deposit, Open, Withdraw};
 use money::Cents;
@@ -22,7 +22,7 @@ struct Cli {
     /// Where events are kept; in memory, they end with the command
     #[arg(long, value_enum, default_value_t = StoreKind::Rocksdb, global = true)]
     store: StoreKind,
-    /// The directory of the store
+    /// The directory of the store, or its schema in the database at $DATABASE_URL
     #[arg(long, default_value = "bank-data", global = true)]
     data: PathBuf,
     #[command(subcommand)]
@@ -33,6 +33,7 @@ struct Cli {
 enum StoreKind {
     Memory,
     Rocksdb,
+    Postgres,
 }
 
 #[derive(Subcommand)]
@@ -55,35 +56,40 @@ enum Command {
     Demo,
 }
 
-fn open(store: StoreKind, data: &std::path::Path) -> Result<AnyStore> {
+async fn open(store: StoreKind, data: &std::path::Path) -> Result<AnyStore> {
     Ok(match store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
         StoreKind::Rocksdb => Arc::new(RocksStore::open(data)?),
+        StoreKind::Postgres => {
+            let url = env::var("DATABASE_URL").context("DATABASE_URL says which database, and is not set")?;
+            let schema = data.file_name().unwrap_or(data.as_os_str()).to_string_lossy();
+            Arc::new(PostgresStore::options().schema(schema).open(&url).await?)
+        }
     })
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
-    let accounts = || anyhow::Ok(Repository::<Account>::new(&open(cli.store, &cli.data)?));
+    let accounts = async || anyhow::Ok(Repository::<Account>::new(&open(cli.store, &cli.data).await?));
     let done = match cli.command {
-        Command::Open { account, owner } => accounts()?.execute(account, Open { owner }).await?,
-        Command::Deposit { account, amount } => accounts()?.execute(account, Deposit { amount }).await?,
-        Command::Withdraw { account, amount } => accounts()?.execute(account, Withdraw { amount }).await?,
+        Command::Open { account, owner } => accounts().await?.execute(account, Open { owner }).await?,
+        Command::Deposit { account, amount } => accounts().await?.execute(account, Deposit { amount }).await?,
+        Command::Withdraw { account, amount } => accounts().await?.execute(account, Withdraw { amount }).await?,
         Command::Transfer { from, to, amount } => {
-            let accounts = accounts()?;
+            let accounts = accounts().await?;
             accounts.execute(from, Withdraw { amount }).and(accounts.execute(to, Deposit { amount })).await?
         }
         Command::Balance { account } => {
-            println!("{}", accounts()?.load(account).await?.balance);
+            println!("{}", accounts().await?.load(account).await?.balance);
             return Ok(());
         }
         Command::History { account } => {
-            println!("{}", report::history(&accounts()?, &account).await?);
+            println!("{}", report::history(&accounts().await?, &account).await?);
             return Ok(());
         }
         Command::Statement { account, time } => {
-            println!("{}", accounts()?.load_as_of(account, AsOf::Time(time)).await?.balance);
+            println!("{}", accounts().await?.load_as_of(account, AsOf::Time(time)).await?.balance);
             return Ok(());
         }
         Command::Demo => return demo::run(cli.store).await,

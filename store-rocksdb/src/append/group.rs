@@ -1,201 +1,305 @@
 //! A commit group in the making: what `append`'s sequencer has judged since its last write.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{mem, sync::Arc};
 
 use indelible_core::{
-    Append, AppendOutcome, Appended, EventId, Facts, Judgement, Position, Query, RecordedEvent, StoreError, StreamHead,
-    StreamId, Timestamp, Token, judge,
+    EventId, Facts, FailedCondition, Judgement, Position, Query, RecordedEvent, StoreError, StreamHead, StreamId,
+    Timestamp, Version, judge,
 };
 use rocksdb::WriteBatch;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Answer, Keep};
+use super::{Answer, Keep, Prepared};
 use crate::{
-    keys::{self, Series},
+    anchor::Place,
+    block::{self, Builder},
+    bugs,
+    engine::{Engine, Fault, Tier},
     read::View,
-    record,
+    tail::{Entry, Segment},
 };
 
 /// A group that has so many events, or bytes, takes nothing more: what waits gets a group of its own.
 const EVENTS_MAX: usize = 4_096;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// One that has so many events need not wait for more where the writer is free: half of many callers are answered while
+/// the other half is being written.
+const EVENTS_ENOUGH: u64 = 128;
+/// And with less than so many it is not worth another thread.
+const EVENTS_SMALL: u64 = 32;
+
+/// What the sequencer made of a prepared append.
+pub(crate) enum Verdict {
+    /// It is written, behind this position.
+    Written {
+        prepared: Box<Prepared>,
+        before: Position,
+        recorded_at: Timestamp,
+    },
+    /// Something it demands did not hold any more.
+    Conflict(Vec<FailedCondition>),
+    /// The log has gone on in a way that asks for a new look.
+    LookAgain,
+    Failed(StoreError),
+}
 
 pub(super) struct Group<'a> {
-    /// The log before the group.
     view: View<'a>,
-    clock: fn() -> Timestamp,
-    last_time: Option<Timestamp>,
-    /// What the group adds to the log, in order.
-    pub(super) events: Vec<RecordedEvent>,
-    ids: HashMap<EventId, Position>,
-    /// The heads of streams that were asked for, as the group leaves them.
-    heads: RefCell<HashMap<StreamId, StreamHead>>,
-    /// How many appends it writes.
-    pub(super) appends: u64,
+    /// The last event and its block, as the group leaves the log.
+    last: Place,
+    /// When its events are recorded: one moment for all.
+    pub(super) recorded_at: Option<Timestamp>,
+    block: Builder,
+    /// How many appends and events it writes.
+    appends: u64,
+    events: u64,
     /// All that it writes.
-    pub(super) batch: WriteBatch,
+    batch: WriteBatch,
     /// Whether something other than events wants a sync.
+    is_durable: bool,
+    waiting: Vec<Waiting>,
+    scratch: Scratch,
+}
+
+/// A group that takes nothing more, as it is written.
+pub(super) struct Closed {
+    pub(super) last: Place,
+    pub(super) appends: u64,
+    pub(super) events: u64,
+    pub(super) batch: WriteBatch,
     pub(super) is_durable: bool,
+    /// The segment that it filled.
+    pub(super) full: Option<Arc<Segment>>,
     waiting: Vec<Waiting>,
 }
 
-/// A caller, with its room in the queue.
+/// Memory that goes from group to group.
+#[derive(Default)]
+pub(super) struct Scratch {
+    series: Vec<u8>,
+    versions: Vec<Version>,
+}
+
+/// A caller, with its room in the queue. The answer may rest on what the group writes, so it waits for that.
 enum Waiting {
-    /// Its append is in the group, with so many events.
-    Written(usize, Answer<AppendOutcome>, OwnedSemaphorePermit),
-    /// Its append is not. The answer may rest on what the group writes, so it waits for that too.
-    Judged(Result<AppendOutcome, StoreError>, Answer<AppendOutcome>, OwnedSemaphorePermit),
-    Kept(Answer<()>, OwnedSemaphorePermit),
+    Append(Verdict, Answer<Verdict>, OwnedSemaphorePermit),
+    Kept(Answer<Result<(), StoreError>>, OwnedSemaphorePermit),
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(view: View<'a>, clock: fn() -> Timestamp, last_time: Option<Timestamp>) -> Self {
+    /// Behind the last event that was written. `view` ends there; it is not asked for what the index holds.
+    pub(super) fn new(view: View<'a>, last: Place, scratch: Scratch) -> Self {
         Self {
+            block: Builder::after(last.position, last.checksum),
             view,
-            clock,
-            last_time,
-            events: Vec::new(),
-            ids: HashMap::new(),
-            heads: RefCell::default(),
+            last,
+            recorded_at: None,
             appends: 0,
+            events: 0,
             batch: WriteBatch::default(),
             is_durable: false,
             waiting: Vec::new(),
+            scratch,
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.events.len() >= EVENTS_MAX || self.waiting.len() >= EVENTS_MAX || self.batch.size_in_bytes() >= BYTES_MAX
+        self.events >= EVENTS_MAX as u64 || self.waiting.len() >= EVENTS_MAX || self.batch.size_in_bytes() >= BYTES_MAX
     }
 
-    /// Judges an append and, where that says so, adds its events. An error is this append's alone.
-    pub(super) fn append(&mut self, append: Append, answer: Answer<AppendOutcome>, room: OwnedSemaphorePermit) {
-        let count = append.events().len();
-        let waiting = match self.decide(append) {
-            Ok(Decision::Write(events)) => {
-                self.appends += 1;
-                self.add(events);
-                Waiting::Written(count, answer, room)
-            }
-            Ok(Decision::Answer(outcome)) => Waiting::Judged(Ok(outcome), answer, room),
-            Err(error) => Waiting::Judged(Err(error), answer, room),
+    pub(super) fn is_enough(&self) -> bool {
+        self.events >= EVENTS_ENOUGH
+    }
+
+    pub(super) fn is_small(&self) -> bool {
+        self.events < EVENTS_SMALL
+    }
+
+    /// Judges an append by what came behind the position that its caller has judged it up to, and adds its events.
+    pub(super) fn append(
+        &mut self,
+        mut prepared: Box<Prepared>,
+        now: impl FnOnce() -> Timestamp,
+        answer: Answer<Verdict>,
+        room: OwnedSemaphorePermit,
+    ) {
+        let verdict = match self.judge(&mut prepared) {
+            None => self.write(prepared, now),
+            Some(verdict) => verdict,
         };
-        self.waiting.push(waiting);
+        self.waiting.push(Waiting::Append(verdict, answer, room));
     }
 
-    pub(super) fn keep(&mut self, keep: Keep, answer: Answer<()>, room: OwnedSemaphorePermit) {
-        match keep.value {
-            Some(value) => self.batch.put(keep.key, value),
-            None => self.batch.delete(keep.key),
+    fn judge(&self, prepared: &mut Prepared) -> Option<Verdict> {
+        let (head, seen) = (self.last.position, prepared.judged.position);
+        if seen == head || bugs::is_on(bugs::JUDGE_ONCE) {
+            return None;
         }
-        self.is_durable |= keep.durable;
+        let segments = self.view.segments;
+        // Behind the head is what was published before the store was resumed, and lost.
+        if seen < segments.indexed() || seen > head {
+            return Some(Verdict::LookAgain);
+        }
+        for (_, event) in prepared.append.events() {
+            if segments.find(event.id, seen, head).is_some() {
+                return Some(Verdict::LookAgain);
+            }
+        }
+        for (stream, known) in &mut prepared.streams {
+            if let Some(newer) = segments.head(stream, seen, head) {
+                *known = newer;
+            }
+        }
+        match judge(&prepared.append, &Since { group: self, prepared }) {
+            Ok(Judgement::Write) => None,
+            Ok(Judgement::Conflict(failed)) => Some(Verdict::Conflict(failed)),
+            Ok(Judgement::Invalid(invalid)) => Some(Verdict::Failed(invalid.into())),
+            Ok(Judgement::Repeated(_) | Judgement::IdConflict(..)) => Some(Verdict::LookAgain),
+            // It would take too long here.
+            Err(Fault::NotInMemory) => Some(Verdict::LookAgain),
+            Err(fault) => Some(Verdict::Failed(fault.into())),
+        }
+    }
+
+    fn write(&mut self, prepared: Box<Prepared>, now: impl FnOnce() -> Timestamp) -> Verdict {
+        let recorded_at = *self.recorded_at.get_or_insert_with(now);
+        let before = self.last.position;
+        let mut versions = mem::take(&mut self.scratch.versions);
+        versions.clear();
+        versions.extend(prepared.streams.iter().map(|(_, head)| head.version));
+        let segment = self.view.segments.active();
+        let mut start = 0;
+        let append = &prepared.append;
+        for (index, (stream, event)) in append.events().iter().enumerate() {
+            let version = &mut versions[prepared.written[index]];
+            *version = version.plus(1);
+            let record = &prepared.records[start..prepared.ends[index]];
+            start = prepared.ends[index];
+            self.block.push(*version, record);
+            self.last.position = self.last.position.plus(1);
+            let entry = Entry {
+                position: self.last.position,
+                version: *version,
+                id: event.id,
+                stream,
+                event_type: event.event_type.as_str(),
+                closes: crate::record::closes(record),
+            };
+            segment.add(&entry, event.tags.iter().map(|tag| tag.as_str()), &mut self.scratch.series);
+            if self.block.is_full() {
+                self.finish_block(recorded_at);
+            }
+        }
+        self.scratch.versions = versions;
+        self.appends += 1;
+        self.events += append.events().len() as u64;
+        self.last.event = append.events().last().map_or(EventId::NIL, |(_, event)| event.id);
+        // Its memory goes back to the thread that it came from.
+        Verdict::Written { prepared, before, recorded_at }
+    }
+
+    fn finish_block(&mut self, recorded_at: Timestamp) {
+        let (last, value) = self.block.finish(recorded_at);
+        self.batch.put(block::key(last), value);
+        self.view.segments.active().end_block(last);
+    }
+
+    /// Adds a checkpoint.
+    pub(super) fn keep(
+        &mut self,
+        engine: &Engine,
+        keep: Keep,
+        answer: Answer<Result<(), StoreError>>,
+        room: OwnedSemaphorePermit,
+    ) {
+        self.batch.put_cf(engine.state(), keep.key, keep.value);
+        self.is_durable = true;
         self.waiting.push(Waiting::Kept(answer, room));
     }
 
-    fn decide(&self, append: Append) -> Result<Decision, StoreError> {
-        match judge(&append, self)? {
-            Judgement::Write => {
-                let now = (self.clock)();
-                let recorded_at = self.last_time.map_or(now, |last| last.max(now));
-                let version = |stream: &StreamId| self.stream(stream).map(|head| head.version);
-                Ok(Decision::Write(append.record(self.head(), recorded_at, version)?))
-            }
-            Judgement::Repeated(events) => Ok(Decision::Answer(appended(&self.view, events, true))),
-            Judgement::Conflict(failed) => Ok(Decision::Answer(AppendOutcome::Conflict(failed))),
-            Judgement::IdConflict(id, position) => Err(StoreError::IdConflict { id, position }),
-            Judgement::Invalid(invalid) => Err(invalid.into()),
+    /// Ends it, and gives back its memory for the next one.
+    pub(super) fn close(mut self) -> (Closed, Scratch) {
+        if let Some(recorded_at) = self.recorded_at
+            && !self.block.is_empty()
+        {
+            self.finish_block(recorded_at);
         }
+        self.last.checksum = self.block.checksum();
+        let Self { last, appends, events, batch, is_durable, waiting, scratch, .. } = self;
+        (Closed { last, appends, events, batch, is_durable, full: None, waiting }, scratch)
     }
 
-    fn add(&mut self, events: Vec<RecordedEvent>) {
-        for event in events {
-            put(&mut self.batch, &event);
-            self.ids.insert(event.id, event.position);
-            self.heads.get_mut().insert(event.stream.clone(), StreamHead::at(&event));
-            self.last_time = Some(event.recorded_at);
-            self.events.push(event);
-        }
+    /// Answers that nothing was tried.
+    pub(super) fn refuse(self, stopped: impl Fn() -> StoreError) {
+        self.close().0.refuse(stopped);
     }
+}
 
-    /// Answers all that wait, and gives them the events.
+impl Closed {
+    /// Answers all that wait.
     pub(super) fn answer(&mut self) {
-        let mut events = std::mem::take(&mut self.events).into_iter();
+        // Given back at one stroke: each time costs a lock that all callers take.
+        let mut rooms: Option<OwnedSemaphorePermit> = None;
         for waiting in self.waiting.drain(..) {
             // Sending fails where the caller has gone away.
-            match waiting {
-                Waiting::Written(count, answer, _room) => {
-                    let events = events.by_ref().take(count).collect();
-                    drop(answer.send(Ok(appended(&self.view, events, false))));
+            let room = match waiting {
+                Waiting::Append(verdict, answer, room) => {
+                    drop(answer.send(verdict));
+                    room
                 }
-                Waiting::Judged(outcome, answer, _room) => drop(answer.send(outcome)),
-                Waiting::Kept(answer, _room) => drop(answer.send(Ok(()))),
+                Waiting::Kept(answer, room) => {
+                    drop(answer.send(Ok(())));
+                    room
+                }
+            };
+            match &mut rooms {
+                Some(rooms) => rooms.merge(room),
+                none => *none = Some(room),
+            }
+        }
+    }
+
+    pub(super) fn refuse(mut self, stopped: impl Fn() -> StoreError) {
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Append(_, answer, _room) => drop(answer.send(Verdict::Failed(stopped()))),
+                Waiting::Kept(answer, _room) => drop(answer.send(Err(stopped()))),
             }
         }
     }
 }
 
-enum Decision {
-    Write(Vec<RecordedEvent>),
-    Answer(AppendOutcome),
+/// The facts of the log with all that the group has added, of which an append knows those up to its own head.
+struct Since<'a> {
+    group: &'a Group<'a>,
+    prepared: &'a Prepared,
 }
 
-fn appended(view: &View<'_>, events: Vec<RecordedEvent>, repeated: bool) -> AppendOutcome {
-    let token = events.last().map_or(Token::start(view.store), |last| Token {
-        store: view.store,
-        position: last.position,
-        event: last.id,
-    });
-    AppendOutcome::Appended(Appended { token, events, repeated })
-}
-
-/// All that the log and its indexes hold of an event.
-fn put(batch: &mut WriteBatch, event: &RecordedEvent) {
-    let RecordedEvent { position, stream, .. } = event;
-    batch.put(keys::record(*position), record::encode(event));
-    batch.put(Series::stream(stream).key(event.version.get()), keys::stream_value(*position, event.closes_stream));
-    batch.put(keys::id(event.id), keys::position_value(*position));
-    for series in keys::postings(event) {
-        batch.put(series.key(position.get()), []);
-    }
-}
-
-/// The facts are those of the log with all that the group has added: appends of one group see each other.
-impl Facts for Group<'_> {
-    type Error = StoreError;
+impl Facts for Since<'_> {
+    type Error = Fault;
 
     fn head(&self) -> Position {
-        self.view.head.plus(self.events.len() as u64)
+        self.group.last.position
     }
 
-    fn stream(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
-        if let Some(head) = self.heads.borrow().get(stream) {
-            return Ok(*head);
-        }
-        let head = self.view.stream_head(stream)?;
-        self.heads.borrow_mut().insert(stream.clone(), head);
-        Ok(head)
+    fn stream(&self, stream: &StreamId) -> Result<StreamHead, Fault> {
+        let found = self.prepared.streams.iter().find(|(named, _)| named == stream);
+        Ok(found.map(|(_, head)| *head).unwrap_or_default())
     }
 
-    fn find(&self, id: EventId) -> Result<Option<Position>, StoreError> {
-        match self.ids.get(&id) {
-            Some(position) => Ok(Some(*position)),
-            None => self.view.find(id),
-        }
+    /// All ids were looked for.
+    fn find(&self, _id: EventId) -> Result<Option<Position>, Fault> {
+        Ok(None)
     }
 
-    fn event(&self, position: Position) -> Result<Option<RecordedEvent>, StoreError> {
-        match position.get().checked_sub(self.view.head.get() + 1) {
-            Some(index) => Ok(usize::try_from(index).ok().and_then(|index| self.events.get(index)).cloned()),
-            None if position == Position::START => Ok(None),
-            None => self.view.event(position).map(Some),
-        }
+    fn event(&self, _position: Position) -> Result<Option<RecordedEvent>, Fault> {
+        Ok(None)
     }
 
-    fn first_match(&self, query: &Query, after: Position) -> Result<Option<Position>, StoreError> {
-        if let Some(position) = self.view.first_match(query, after)? {
-            return Ok(Some(position));
-        }
-        let mut added = self.events.iter().filter(|event| event.position > after);
-        Ok(added.find(|event| query.matches(event)).map(|event| event.position))
+    fn first_match(&self, query: &Query, after: Position) -> Result<Option<Position>, Fault> {
+        // All that came since is in memory, and takes no more than its time.
+        let tier = if self.prepared.is_judged_patiently { Tier::Disk } else { Tier::Memory };
+        let view = View { head: self.group.last.position, tier, ..self.group.view };
+        view.first_match(query, after.max(self.prepared.judged.position))
     }
 }

@@ -3,18 +3,29 @@
 use std::{fs, io, path::Path, sync::Arc};
 
 use indelible_core::{AnyStore, Limits, conformance::Harness};
-use indelible_rocksdb::RocksStore;
+use indelible_rocksdb::{Options, RocksStore};
 use tempfile::TempDir;
 
-struct Rocks {
+use crate::verification::prove;
+
+pub(crate) struct Rocks {
     store: RocksStore,
     dir: TempDir,
+    options: Options,
 }
 
 impl Rocks {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with(RocksStore::options())
+    }
+
+    pub(crate) fn with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: RocksStore::open(dir.path()).unwrap(), dir }
+        Self { store: options.clone().open(dir.path()).unwrap(), dir, options }
+    }
+
+    pub(crate) async fn prove(&self) {
+        prove(&self.store).await;
     }
 }
 
@@ -26,7 +37,7 @@ impl Harness for Rocks {
 
     async fn reopen(&mut self, limits: Limits) {
         self.store.close().await.unwrap();
-        self.store = RocksStore::options().limits(limits).open(self.dir.path()).unwrap();
+        self.store = self.options.clone().limits(limits).open(self.dir.path()).unwrap();
     }
 
     /// Opens a copy of the files as a kill would leave them now. A copy of a database at work is whole only as long as
@@ -39,10 +50,17 @@ impl Harness for Rocks {
     }
 }
 
+/// Copies a directory with all that is in it.
 pub(crate) fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let file = entry.unwrap();
-        match fs::copy(file.path(), to.join(file.file_name())) {
+        let target = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy_files(&file.path(), &target);
+            continue;
+        }
+        match fs::copy(file.path(), target) {
             // What the last opening has left over, RocksDB deletes when it comes to it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             copied => drop(copied.unwrap()),

@@ -2,8 +2,7 @@
 //! deleted in silence.
 //!
 //! The fault: bytes changed or cut in files, or values changed below the store, where RocksDB's own checksums are right.
-//! What no check can notice yet: a write-ahead log that is shortened by whole appends, and files that are exchanged for
-//! older ones.
+//! What no check at opening can notice: damage far from the head, which is found where it is read.
 
 use std::{
     error::Error,
@@ -17,45 +16,77 @@ use indelible_core::{
     ExpectedVersion, Fingerprint, NewEvent, Position, ReadLog, Snapshot, SnapshotStore, StoreError, StreamId,
     Timestamp, Token, Version,
 };
-use indelible_rocksdb::{OpenError, RocksStore};
+use indelible_rocksdb::{Durability, OpenError, RocksStore};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
-/// A closed store of so many appends, each of one event to one of ten streams.
+use crate::{conformance::copy_files, verification::prove};
+
+/// A closed store of so many appends, each of one event to one of ten streams, in a block of its own.
 async fn closed(appends: usize) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let store = RocksStore::open(dir.path()).unwrap();
+    let store = RocksStore::options().durability(Durability::Buffered).open(dir.path()).unwrap();
     write(&store, appends).await;
     store.close().await.unwrap();
     dir
 }
 
+/// What a kill leaves of the same, all of it in the write-ahead log.
+async fn killed(appends: usize) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    write(&store, appends).await;
+    let copy = tempfile::tempdir().unwrap();
+    copy_files(dir.path(), copy.path());
+    copy
+}
+
 async fn write(store: &RocksStore, appends: usize) {
-    let writes = (0..appends).map(|n| {
+    for n in 0..appends {
         let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, format!(r#"{{"n":{n}}}"#));
-        store.append(Append::to(format!("s-{}", n % 10).parse().unwrap(), ExpectedVersion::Any, [event]))
-    });
-    for outcome in futures::future::join_all(writes).await {
+        let append = Append::to(format!("s-{}", n % 10).parse().unwrap(), ExpectedVersion::Any, [event]);
+        let outcome = store.append(append).await;
         assert!(matches!(outcome, Ok(AppendOutcome::Appended(_))), "{outcome:?}");
     }
 }
 
-/// Works on the values below the store.
-fn below(dir: &TempDir, work: impl FnOnce(&rocksdb::DB)) {
-    work(&rocksdb::DB::open_default(dir.path()).unwrap());
+/// Works on a database below the store, and leaves it as if it had always been so: in tables that don't overlap.
+pub(crate) fn below(dir: &Path, database: &str, families: &[&str], work: impl FnOnce(&rocksdb::DB)) {
+    let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), dir.join(database), families).unwrap();
+    work(&db);
+    db.flush().unwrap();
+    db.compact_range(None::<&[u8]>, None::<&[u8]>);
 }
 
-fn record(position: u64) -> Vec<u8> {
-    [b"l".as_slice(), &position.to_be_bytes()].concat()
+fn below_log(dir: &TempDir, work: impl FnOnce(&rocksdb::DB)) {
+    below(dir.path(), "log", &["default", "state"], work);
 }
 
-/// Changes one byte in the middle of the record at a position.
+/// What the store keeps in a frame of a version.
+pub(crate) fn framed(version: u8, body: &[u8]) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&[&[version], body].concat());
+    [&[version], checksum.to_le_bytes().as_slice(), body].concat()
+}
+
+/// A value in a frame, as a newer version would write it.
+fn newer(value: &[u8]) -> Vec<u8> {
+    framed(value[0] + 1, &value[5..])
+}
+
+/// A block whose head a newer version would write.
+fn newer_block(value: &[u8]) -> Vec<u8> {
+    let (length, rest) = value.split_at(4);
+    let (head, entries) = rest.split_at(u32::from_le_bytes(length.try_into().unwrap()) as usize);
+    [length, &newer(head), entries].concat()
+}
+
+/// Changes one byte in the middle of the block of a position.
 fn damage_record(dir: &TempDir, position: u64) {
-    below(dir, |db| {
-        let mut value = db.get(record(position)).unwrap().unwrap();
+    below_log(dir, |db| {
+        let mut value = db.get(position.to_be_bytes()).unwrap().unwrap();
         let middle = value.len() / 2;
         value[middle] ^= 1;
-        db.put(record(position), value).unwrap();
+        db.put(position.to_be_bytes(), value).unwrap();
     });
 }
 
@@ -105,36 +136,29 @@ async fn a_damaged_record_far_from_the_head_is_refused_where_it_is_read() {
 #[tokio::test]
 async fn a_record_under_anothers_key_is_refused() {
     let dir = closed(20).await;
-    below(&dir, |db| {
-        let other = db.get(record(3)).unwrap().unwrap();
-        db.put(record(18), other).unwrap();
+    below_log(&dir, |db| {
+        let other = db.get(3_u64.to_be_bytes()).unwrap().unwrap();
+        db.put(18_u64.to_be_bytes(), other).unwrap();
     });
     let message = refused(&dir);
-    assert!(message.contains("position 18") && message.contains("the record of position 3"), "{message}");
+    assert!(
+        message.contains("position 18") && message.contains("the block of 1 events from position 3 on"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn a_hole_is_refused() {
     let dir = closed(20).await;
-    below(&dir, |db| db.delete(record(15)).unwrap());
+    below_log(&dir, |db| db.delete(15_u64.to_be_bytes()).unwrap());
     assert!(refused(&dir).contains("the event at position 15 is missing"));
 }
 
 #[tokio::test]
 async fn a_log_without_its_beginning_is_refused() {
     let dir = closed(20).await;
-    below(&dir, |db| (1..=4).for_each(|position| db.delete(record(position)).unwrap()));
+    below_log(&dir, |db| (1..=4_u64).for_each(|position| db.delete(position.to_be_bytes()).unwrap()));
     assert!(refused(&dir).contains("positions 1 to 4 are missing"));
-}
-
-#[tokio::test]
-async fn an_event_that_no_index_holds_is_refused() {
-    let dir = closed(20).await;
-    let store = RocksStore::open(dir.path()).unwrap();
-    let id = store.head().await.unwrap().event;
-    store.close().await.unwrap();
-    below(&dir, |db| db.delete([b"i".as_slice(), id.as_uuid().as_bytes()].concat()).unwrap());
-    assert!(refused(&dir).contains("the index of event ids does not hold position 20"));
 }
 
 /// A snapshot is a cache: a damaged one is none, and the next takes its place.
@@ -155,10 +179,11 @@ async fn a_damaged_snapshot_is_none() {
     store.save_snapshot(first.clone()).await.unwrap();
     assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), Some(first.clone()));
     store.close().await.unwrap();
-    below(&dir, |db| {
-        let mut value = db.get("ps-0").unwrap().unwrap();
+    below(dir.path(), "index", &["default", "snapshots"], |db| {
+        let snapshots = db.cf_handle("snapshots").unwrap();
+        let mut value = db.get_cf(snapshots, "s-0").unwrap().unwrap();
         *value.last_mut().unwrap() ^= 1;
-        db.put("ps-0", value).unwrap();
+        db.put_cf(snapshots, "s-0", value).unwrap();
     });
     let store = RocksStore::open(dir.path()).unwrap();
     assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), None);
@@ -166,11 +191,30 @@ async fn a_damaged_snapshot_is_none() {
     assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), Some(second));
 }
 
+/// What a kill leaves between RocksDB's taking a table into the index and its removing the table's old name.
+#[tokio::test]
+async fn a_second_name_of_a_table_is_not_written_over() {
+    let dir = closed(20).await;
+    let files = fs::read_dir(dir.path().join("index")).unwrap().map(|file| file.unwrap().path());
+    let tables: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect();
+    let contents: Vec<_> = tables.iter().map(|table| fs::read(table).unwrap()).collect();
+    for (table, name) in tables.iter().zip(["names.sst", "ids.sst"]) {
+        fs::hard_link(table, dir.path().join("ingest").join(name)).unwrap();
+    }
+    let store = RocksStore::open(dir.path()).unwrap();
+    write(&store, 20).await;
+    store.close().await.unwrap();
+    assert_eq!(tables.len(), 2);
+    for (table, before) in tables.iter().zip(&contents) {
+        assert!(fs::read(table).unwrap() == *before, "{} was written over", table.display());
+    }
+}
+
 #[tokio::test]
 async fn one_changed_bit_in_the_write_ahead_log_is_refused() {
     let mut random = StdRng::seed_from_u64(11);
     for trial in 0..10 {
-        let dir = closed(40).await;
+        let dir = killed(40).await;
         let wal = write_ahead_log(dir.path());
         let mut bytes = fs::read(&wal).unwrap();
         // Behind the first append, before the last: what is torn at the very end is another matter.
@@ -185,12 +229,7 @@ async fn one_changed_bit_in_the_write_ahead_log_is_refused() {
 /// What a power cut may do to a write that was under way: nobody was told that it is there.
 #[tokio::test]
 async fn a_torn_last_append_is_forgiven() {
-    let dir = closed(0).await;
-    let store = RocksStore::open(dir.path()).unwrap();
-    for _ in 0..20 {
-        write(&store, 1).await;
-    }
-    store.close().await.unwrap();
+    let dir = killed(20).await;
     let wal = write_ahead_log(dir.path());
     let file = fs::File::options().write(true).open(&wal).unwrap();
     file.set_len(file.metadata().unwrap().len() - 10).unwrap();
@@ -201,8 +240,8 @@ async fn a_torn_last_append_is_forgiven() {
 }
 
 /// The longest: opening has left others behind, which are empty.
-fn write_ahead_log(dir: &Path) -> PathBuf {
-    let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+pub(crate) fn write_ahead_log(dir: &Path) -> PathBuf {
+    let files = fs::read_dir(dir.join("log")).unwrap().map(|file| file.unwrap().path());
     let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
     logs.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
@@ -210,7 +249,7 @@ fn write_ahead_log(dir: &Path) -> PathBuf {
 #[tokio::test]
 async fn a_lost_current_file_is_refused_and_nothing_deleted() {
     let dir = closed(20).await;
-    let current = dir.path().join("CURRENT");
+    let current = dir.path().join("log/CURRENT");
     let kept = fs::read(&current).unwrap();
     fs::remove_file(&current).unwrap();
     assert!(refused(&dir).contains("CURRENT is missing"));
@@ -221,9 +260,87 @@ async fn a_lost_current_file_is_refused_and_nothing_deleted() {
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let dir = closed(1).await;
-    below(&dir, |db| db.put("mformat", 2_u32.to_be_bytes()).unwrap());
+    below_log(&dir, |db| db.put_cf(db.cf_handle("state").unwrap(), "format", 2_u32.to_be_bytes()).unwrap());
     let error = RocksStore::open(dir.path()).unwrap_err();
     assert!(matches!(error, OpenError::NewerFormat { found: 2, supported: 1, .. }), "{error:?}");
+    below_log(&dir, |db| db.put_cf(db.cf_handle("state").unwrap(), "format", 0_u32.to_be_bytes()).unwrap());
+    assert!(refused(&dir).contains("its format version"));
+}
+
+/// Whole, and not to be understood: that is no damage, and none is reported. A changed version byte is.
+#[tokio::test]
+async fn what_a_newer_version_wrote_is_refused_as_such() {
+    let dir = closed(1_100).await;
+    let anchor = dir.path().join("anchor");
+    let kept = fs::read(&anchor).unwrap();
+    for slot in 0..2 {
+        let mut bytes = kept.clone();
+        let slot = &mut bytes[slot * 4096..][..4096];
+        slot.copy_from_slice(&newer(slot));
+        fs::write(&anchor, &bytes).unwrap();
+        let error = RocksStore::open(dir.path()).unwrap_err();
+        assert!(matches!(&error, OpenError::NewerFormat { what, found: 2, .. } if what == "the anchor"), "{error:?}");
+    }
+    fs::write(&anchor, kept).unwrap();
+
+    let change = |dir: &TempDir, position: u64, change: &dyn Fn(&[u8]) -> Vec<u8>| {
+        below_log(dir, |db| {
+            let value = db.get(position.to_be_bytes()).unwrap().unwrap();
+            db.put(position.to_be_bytes(), change(&value)).unwrap();
+        });
+    };
+    change(&dir, 7, &newer_block);
+    let store = RocksStore::open(dir.path()).unwrap();
+    let error = store.token(Position::new(7)).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Stopped { reason } if reason.contains("newer version")), "{error:?}");
+    drop(store);
+    let dir = closed(20).await;
+    change(&dir, 17, &newer_block);
+    let error = RocksStore::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::NewerFormat { what, found: 2, supported: 1, .. } if what.contains("17")),
+        "{error:?}"
+    );
+    change(&dir, 17, &|value| [&value[..4], &[1], &value[5..]].concat());
+    assert!(refused(&dir).contains("17"));
+}
+
+/// The index can be made again, so one that a newer version made is.
+#[tokio::test]
+async fn a_newer_index_is_made_anew() {
+    let dir = closed(30).await;
+    let mark = |work: &dyn Fn(&rocksdb::DB, Vec<u8>)| {
+        below(dir.path(), "index", &["default", "snapshots"], |db| work(db, db.get("m").unwrap().unwrap()));
+    };
+    mark(&|db, value| {
+        db.put("m", newer(&value)).unwrap();
+        db.put("hs-1", "what only a newer version understands").unwrap();
+    });
+    let store = RocksStore::open(dir.path()).unwrap();
+    assert_eq!(store.stream_head(&"s-1".parse().unwrap()).await.unwrap().version, Version::new(3));
+    store.close().await.unwrap();
+    mark(&|_, value| assert_eq!(value[0], 2));
+}
+
+/// The index of a log that went on, beside an older copy of that.
+#[tokio::test]
+async fn an_index_that_is_ahead_of_its_log_is_made_anew() {
+    let dir = closed(20).await;
+    let older = tempfile::tempdir().unwrap();
+    copy_files(dir.path(), older.path());
+    let store = RocksStore::open(dir.path()).unwrap();
+    write(&store, 10).await;
+    store.close().await.unwrap();
+    fs::remove_dir_all(older.path().join("index")).unwrap();
+    copy_files(&dir.path().join("index"), &older.path().join("index"));
+
+    let store = RocksStore::open(older.path()).unwrap();
+    assert_eq!(store.stream_head(&"s-1".parse().unwrap()).await.unwrap().version, Version::new(2));
+    write(&store, 10).await;
+    let read = store.stream(indelible_core::ReadStream::new("s-1".parse().unwrap()));
+    let positions: Vec<_> = read.map_ok(|event| event.position.get()).try_collect().await.unwrap();
+    assert_eq!(positions, [2, 12, 22], "with an index that was ahead");
+    prove(&store).await;
 }
 
 #[test]
@@ -252,10 +369,10 @@ async fn a_log_behind_a_checkpoint_is_refused() {
     let ahead = Token { position: head.position.plus(1), event: EventId::new(), ..head };
     let other = Token { event: EventId::new(), ..head };
     for token in [ahead, other] {
-        below(&dir, |db| {
+        below_log(&dir, |db| {
             let text = token.to_string();
-            let value = [&[1], crc32fast::hash(text.as_bytes()).to_le_bytes().as_slice(), text.as_bytes()].concat();
-            db.put("kreader", value).unwrap();
+            let value = framed(1, text.as_bytes());
+            db.put_cf(db.cf_handle("state").unwrap(), "checkpoint reader", value).unwrap();
         });
         match RocksStore::open(dir.path()) {
             Err(OpenError::Diverged { reader, token: found, head: at, .. }) => {

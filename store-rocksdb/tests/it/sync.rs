@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fs, path::Path};
 
+use indelible_core::conformance::fault::Line;
 use indelible_core::{Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent};
 use indelible_rocksdb::RocksStore;
 
@@ -51,6 +52,8 @@ fn a_lone_callers_every_acknowledgement_is_behind_a_sync_of_its_own() {
     assert_eq!(trace.acknowledged, APPENDS_ALONE);
     assert_eq!(trace.unsynced, 0, "acknowledged without a sync since the one before");
     assert!(trace.syncs >= APPENDS_ALONE);
+    let controls = format!("{} syncs; without syncs {APPENDS_ALONE} of {APPENDS_ALONE} appends are found", trace.syncs);
+    Line::clean("syncs counted", APPENDS_ALONE, trace.syncs, APPENDS_ALONE, &controls).print();
 }
 
 /// The same count finds acknowledgements without syncs where there are some.
@@ -90,7 +93,7 @@ fn trace(job: &str, options: &[&str]) -> Option<Trace> {
     }
     let dir = tempfile::tempdir().unwrap();
     let calls = dir.path().join("calls");
-    let mut strace = vec!["strace", "-f", "-y", "-qq", "-s", "64", "-e", "trace=fsync,fdatasync,write"];
+    let mut strace = vec!["strace", "-f", "-y", "-qq", "-s", "64", "-e", "trace=fsync,fdatasync,writev"];
     strace.extend(options);
     strace.extend(["-o", calls.to_str().unwrap()]);
     let child = Running::start(command(job, &dir.path().join("store"), &strace));
@@ -108,7 +111,7 @@ fn parse(calls: &Path) -> Trace {
     for line in text.lines() {
         let (thread, call) = line.split_once(' ').unwrap_or_default();
         let call = call.trim_start();
-        let says = |what: &str| call.starts_with("write(1<") && call.contains(&format!(">{what}\\n"));
+        let says = |what: &str| call.starts_with("writev(") && call.contains(&format!(">{what}\\n"));
         let begins_sync = (call.starts_with("fdatasync(") || call.starts_with("fsync(")) && call.contains(".log>");
         let resumes_sync = call.starts_with("<... fdatasync resumed>") || call.starts_with("<... fsync resumed>");
         let returned = call.trim_end_matches(" (DELAYED)").ends_with("= 0");

@@ -14,6 +14,7 @@ mod compile;
 mod event;
 mod generic;
 mod id;
+mod projection;
 mod tag;
 mod upcast;
 

@@ -1,0 +1,153 @@
+//! What can be measured, and the rounds that each consists of.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use indelible_bench::job::{Cache, Others, Stop, Times, Work};
+
+#[derive(Clone, Subcommand)]
+pub enum What {
+    /// Durable appends of 256-byte events to 10,000 streams, each with its stream's expected version
+    Append(Append),
+    /// Filling a log by a thousand callers, and what it takes on the disk when the engine has come to rest
+    Fill,
+    /// One caller loads streams of 100 events: those in the cache, and from the disk
+    Load,
+    /// The whole log, to decoded events
+    Read,
+    /// A tag that 100 events have: reading them, and conditions on it
+    Tags,
+    /// Opening after a clean stop, and after a kill in the middle of appends
+    Open,
+    /// Appends by 256 callers in one process, and by as many in each of two [PostgreSQL]
+    Processes,
+    /// A caller that appends alone, and beside another process with 256 callers [PostgreSQL]
+    Lone,
+    /// Appends while a snapshot is open in another database of the server, and in the same; it is as old as the warm-up is
+    /// long [PostgreSQL]
+    Snapshot,
+    /// The whole log into a read model, beside bare RocksDB
+    Projections {
+        /// How many events
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+    /// All of these but projections that the subjects can do, on logs of one and of twenty million events
+    All(Append),
+}
+
+#[derive(Args, Clone)]
+pub struct Append {
+    /// How many callers append at the same time, each waiting for its own acknowledgement [default: 1, 16, 256 and
+    /// 1024, on PostgreSQL also 64; with many events an append 16]
+    #[arg(long, value_delimiter = ',')]
+    callers: Vec<u32>,
+    /// How many events one append has
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100])]
+    events_per_append: Vec<u32>,
+    /// Draws the rate of single-event appends against the callers here, as SVG
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
+    /// Counts the syncs of one more round by `strace`, which slows that round down; of a server it can't
+    #[arg(long)]
+    pub syncs: bool,
+}
+
+/// What is measured at one time.
+pub struct Round {
+    pub work: Work,
+    pub company: Company,
+    /// The workload's name where the work's own doesn't tell it.
+    pub name: Option<&'static str>,
+}
+
+/// What goes on at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    Nobody,
+    /// Another process appends; both together are measured
+    Twin,
+    /// Another process appends with so many callers, and is measured under this name
+    Neighbour(u32, &'static str),
+    /// A snapshot is open in another database
+    SnapshotElsewhere,
+    /// A snapshot is open in this database
+    Snapshot,
+}
+
+impl From<Work> for Round {
+    fn from(work: Work) -> Self {
+        Self { work, company: Company::Nobody, name: None }
+    }
+}
+
+/// Callers that keep a processor busy.
+const MANY: u32 = 256;
+
+impl What {
+    /// What it consists of, and on which sizes of logs each is measured where nobody asks for others.
+    pub fn parts(&self, on_server: bool) -> Vec<(Self, &'static [u64])> {
+        const EMPTY: &[u64] = &[0];
+        const LARGE: &[u64] = &[1_000_000, 20_000_000];
+        match self {
+            Self::All(append) => {
+                let of_any_size = [Self::Append(append.clone()), Self::Load, Self::Read, Self::Tags];
+                let mut parts: Vec<_> = of_any_size.map(|part| (part, LARGE)).into();
+                match on_server {
+                    false => parts.push((Self::Open, LARGE)),
+                    true => parts.extend([Self::Processes, Self::Lone, Self::Snapshot].map(|part| (part, EMPTY))),
+                }
+                parts
+            }
+            Self::Append(_) | Self::Processes | Self::Lone | Self::Snapshot => vec![(self.clone(), EMPTY)],
+            _ => vec![(self.clone(), &LARGE[..1])],
+        }
+    }
+
+    pub fn rounds(&self, times: Times, on_server: bool) -> Vec<Round> {
+        let append = |callers, company, name| {
+            let work = Work::Append { callers, others: Others::default(), events_per_append: 1, times };
+            Round { work, company, name: Some(name) }
+        };
+        match self {
+            Self::Append(append) => append.works(times, on_server).into_iter().map(Round::from).collect(),
+            Self::Fill => vec![Work::Fill.into()],
+            Self::Load if on_server => vec![Work::Load { cache: Cache::Warm, times }.into()],
+            Self::Load => [Cache::Warm, Cache::Cold].map(|cache| Round::from(Work::Load { cache, times })).into(),
+            Self::Read => vec![Work::Read.into()],
+            Self::Tags => vec![Work::Tags { times }.into()],
+            Self::Open => [Stop::Clean, Stop::Kill].map(|after| Round::from(Work::Open { after })).into(),
+            Self::Processes => {
+                vec![append(MANY, Company::Nobody, "processes-one"), append(MANY, Company::Twin, "processes-two")]
+            }
+            Self::Lone => vec![
+                append(1, Company::Nobody, "lone-by-itself"),
+                append(1, Company::Neighbour(MANY, "lone-its-neighbour"), "lone-with-a-neighbour"),
+            ],
+            Self::Snapshot => vec![
+                append(MANY, Company::Nobody, "snapshot-none"),
+                append(MANY, Company::SnapshotElsewhere, "snapshot-in-another-database"),
+                append(MANY, Company::Snapshot, "snapshot-in-the-same"),
+            ],
+            Self::Projections { .. } | Self::All(_) => Vec::new(),
+        }
+    }
+}
+
+impl Append {
+    pub fn works(&self, times: Times, on_server: bool) -> Vec<Work> {
+        let callers = |events_per_append| -> &[u32] {
+            match self.callers.as_slice() {
+                [] if events_per_append == 1 && on_server => &[1, 16, 64, 256, 1024],
+                [] if events_per_append == 1 => &[1, 16, 256, 1024],
+                [] => &[16],
+                given => given,
+            }
+        };
+        let each = |&events_per_append| {
+            let work = move |&callers| Work::Append { callers, others: Others::default(), events_per_append, times };
+            callers(events_per_append).iter().map(work)
+        };
+        self.events_per_append.iter().flat_map(each).collect()
+    }
+}

@@ -1,0 +1,82 @@
+//! Projections: read models exactly in step with the log, and the workers that run them.
+//!
+//! An author writes a [`Projection`] and how it is [projected](Project) into a [`ReadModel`]; a [`Worker`] runs any number
+//! of them over a store. What a handler writes and how far it has come are committed together, so that each event counts
+//! once, whenever the worker is killed. [`Running::wait_for`] waits until they have seen an append, and [`Views::wait_for`]
+//! in a process that runs no worker.
+//!
+//! # Metrics
+//!
+//! Through the [`metrics`] facade, under names that begin with `indelible_projection_` and with the labels `projection` and
+//! `partition`: counters `events_total`, `batches_total`, `retries_total`, `dead_letters_total`; histograms `batch_events`,
+//! `batch_seconds`, `lag_seconds` (from an event recorded to its batch committed); gauges `position` and `lag_events` of the
+//! partitions that this process owns, once a second. By `projection` alone: gauges `partitions_owned`,
+//! `partitions_stopped`, `streams_parked`. Install the recorder before the worker starts.
+//!
+//! Each batch is a [`tracing`] span `projection batch`, whose field `correlations` names the correlation ids inside.
+
+mod projection;
+
+mod at_least_once;
+#[cfg(feature = "bars")]
+pub mod bars;
+#[cfg(feature = "bugs")]
+pub mod bugs;
+mod lease;
+pub mod memory;
+mod partition;
+mod query;
+mod read_model;
+mod runner;
+mod running;
+mod status;
+mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod version;
+mod wait;
+mod worker;
+
+/// ```
+/// use indelible_projections::{OnFailure, Order, Projection};
+/// # use indelible_core::{Aggregate, Apply, Event};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+/// # enum AccountEvent { Deposited { cents: i64 }, Withdrawn { cents: i64 } }
+/// # #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+/// # #[aggregate(category = "account")]
+/// # struct Account {}
+/// # impl Apply for Account { type Event = AccountEvent; fn apply(&mut self, _: &AccountEvent) {} }
+///
+/// #[derive(Projection)]
+/// #[projection(name = "balances", version = 2, of = Account, partitions = 4, park)]
+/// struct Balances;
+///
+/// assert_eq!(Balances::ORDER, Order::PerStream { partitions: 4 });
+/// assert_eq!(Balances::ON_FAILURE, OnFailure::PARK);
+/// ```
+#[cfg(feature = "derive")]
+pub use indelible_derive::Projection;
+
+pub use at_least_once::{AtLeastOnce, DirectTx};
+pub use indelible_core::Cause;
+pub use partition::{PARTITIONS_MAX, Partition, ProjectionId};
+pub use projection::{Envelope, OnFailure, Order, Project, Projection, Retry, Wants};
+pub use query::{Answer, Composed, Missing, Question, Views};
+pub use read_model::{
+    Advance, Claim, DeadLetter, Epoch, Lease, LetterEnd, PartitionRow, ReadModel, ReadModelError, Registration, Roster,
+    VersionRow, VersionState, WorkerId, WorkerRow,
+};
+pub use runner::RunnerOptions;
+pub use running::Running;
+pub use status::{PartitionState, PartitionStatus};
+pub use table::{Index, Indexes, Key, Prefix, ReadTables, Rows, Table, Tables, Value, WritableTables, WriteTables};
+pub use version::{Progress, VersionStatus};
+pub use wait::{WaitError, Waited};
+pub use worker::{StartError, Worker};
+
+/// What derived code calls.
+#[doc(hidden)]
+pub mod __private {
+    pub use indelible_core::Apply;
+}

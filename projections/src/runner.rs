@@ -1,0 +1,346 @@
+//! Runs one projection over one store on one read model, in rounds: one reader reads a chunk, each partition takes its
+//! events of it in a transaction of its own, side by side, and the next chunk is read in the meantime.
+//!
+//! A partition that fails waits, and others go on. When it goes on, the reader goes back to where it stands, and those
+//! that have seen those events leave them out. So there are no queues, and memory holds two chunks at most.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use indelible_core::{AnyStore, Cause, Query, RecordedEvent, StoreError, Token};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    Claim, DeadLetter, LetterEnd, Partition, PartitionState, PartitionStatus, Project, ProjectionId, ReadModel, Retry,
+    WorkerId, version::Life,
+};
+
+mod ahead;
+mod lane;
+mod options;
+
+use ahead::{Ahead, Chunk};
+use lane::Lane;
+pub(crate) use lane::told;
+pub use options::RunnerOptions;
+
+/// What is the same for all partitions of a projection.
+pub(crate) struct Shared<P, M> {
+    pub projection: P,
+    pub model: M,
+    pub id: ProjectionId,
+    pub partitions: u32,
+    pub worker: WorkerId,
+    pub options: RunnerOptions,
+    pub life: Arc<Life>,
+}
+
+/// What a runner is told between two rounds.
+pub(crate) enum Command {
+    /// A partition was taken, and is this process's from now on.
+    Own(Claim),
+    /// A partition is to be given back, when what is under way is committed.
+    Disown(Partition),
+    /// Take no more events.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Start partitions that have stopped or wait.
+    Restart,
+    /// Take all partitions again, since they were reset.
+    Retake,
+    /// Handle a dead letter after all, or give it up.
+    End(Box<DeadLetter>, LetterEnd, oneshot::Sender<Result<(), Cause>>),
+    /// Commit what is under way, give all back, and end.
+    Drain,
+}
+
+pub(crate) struct Runner<P, M> {
+    shared: Arc<Shared<P, M>>,
+    store: AnyStore,
+    query: Query,
+    lanes: Vec<Lane<P, M>>,
+    ahead: Option<Ahead>,
+    paused: bool,
+    /// Until when the log is left alone, after it could not be read.
+    outage: Option<(u32, Instant)>,
+    /// Until when a throttled rebuild rests.
+    rests_until: Instant,
+    statuses: watch::Sender<Vec<PartitionStatus>>,
+}
+
+impl<P: Project<M>, M: ReadModel> Runner<P, M> {
+    pub fn new(
+        shared: Shared<P, M>,
+        store: AnyStore,
+        query: Query,
+        statuses: watch::Sender<Vec<PartitionStatus>>,
+    ) -> Self {
+        let shared = Arc::new(shared);
+        Self {
+            shared,
+            store,
+            query,
+            lanes: Vec::new(),
+            ahead: None,
+            paused: false,
+            outage: None,
+            rests_until: Instant::now(),
+            statuses,
+        }
+    }
+
+    /// Runs until it is drained, or nobody is left to tell it anything.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            for lane in &mut self.lanes {
+                lane.tell_why_stopped().await;
+            }
+            self.publish();
+            let wakes_at = self.wakes_at();
+            let command = tokio::select! {
+                biased;
+                command = commands.recv() => Some(command.unwrap_or(Command::Drain)),
+                () = wake(wakes_at) => None,
+                read = self.read() => {
+                    match read {
+                        Ok(chunk) => self.round(chunk).await,
+                        Err(error) => self.unreadable(error),
+                    }
+                    continue;
+                }
+            };
+            match command {
+                Some(Command::Drain) => return self.drain().await,
+                Some(command) => self.obey(command).await,
+                None => self.see_to_lanes().await,
+            }
+        }
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Lane<P, M>> {
+        self.lanes.iter().filter(|lane| lane.is_running())
+    }
+
+    /// When a partition is to be seen to, or the log is to be read again.
+    fn wakes_at(&self) -> Option<Instant> {
+        let lanes = self.lanes.iter().filter_map(Lane::wakes_at);
+        lanes.chain(self.outage.map(|(_, until)| until)).min()
+    }
+
+    /// The next chunk for the partition that is furthest behind.
+    async fn read(&mut self) -> Result<Chunk, StoreError> {
+        let from = self.running().map(|lane| lane.looked_to).min_by_key(|token| token.position);
+        let (Some(from), false, None) = (from, self.paused, self.outage) else { return std::future::pending().await };
+        sleep_until(self.rests_until).await;
+        let stands = self.ahead.as_ref().is_some_and(|ahead| ahead.taken_to == from);
+        if !stands {
+            self.ahead = Some(Ahead::from(&self.store, &self.query, from).await?);
+        }
+        let chunk_events_max = self.chunk_events_max();
+        let Some(ahead) = &mut self.ahead else { return std::future::pending().await };
+        ahead.fill(chunk_events_max, self.shared.options.chunk_bytes_max).await?;
+        Ok(ahead.take())
+    }
+
+    /// A batch for each of a few partitions; or what a throttled rebuild may take in a quarter of a second.
+    fn chunk_events_max(&self) -> usize {
+        let batches = self.shared.options.batch_events_max.saturating_mul(self.shared.partitions.clamp(1, 16) as usize);
+        self.throttle().map_or(batches, |events_per_second| batches.min(events_per_second.div_ceil(4) as usize))
+    }
+
+    /// The most events a second, while a version is built.
+    fn throttle(&self) -> Option<u32> {
+        let life = &self.shared.life;
+        let max = life.events_per_second_max.load(Ordering::Relaxed);
+        (max > 0 && life.builds.load(Ordering::Acquire)).then_some(max)
+    }
+
+    /// Each partition takes its events, while the next chunk is read.
+    async fn round(&mut self, chunk: Chunk) {
+        let Some(looked_to) = chunk.looked_to else { return };
+        if let Some(events_per_second) = self.throttle() {
+            let takes = Duration::from_secs_f64(chunk.events.len() as f64 / f64::from(events_per_second));
+            self.rests_until = Instant::now() + takes;
+        }
+        // Who is about to take over must not be thought to be behind.
+        let hurries = chunk.caught_up && self.shared.life.builds.load(Ordering::Acquire);
+        let mut shares = vec![Vec::new(); self.lanes.len()];
+        for event in chunk.events {
+            let partition = Partition::of(&event.stream, self.shared.partitions);
+            let owner = self.lanes.iter().position(|lane| lane.claim.partition == partition);
+            if let Some(lane) = owner
+                && unseen(&self.lanes[lane].looked_to, &event)
+            {
+                shares[lane].push(event);
+            }
+        }
+        let (mut at_work, mut lanes) = (JoinSet::new(), Vec::new());
+        for (lane, events) in std::mem::take(&mut self.lanes).into_iter().zip(shares) {
+            // One that has looked further must not go back to the end of this chunk.
+            match lane.is_running() && lane.looked_to.position < looked_to.position {
+                true => drop(at_work.spawn(lane.take_in(events, looked_to, hurries))),
+                false => lanes.push(lane),
+            }
+        }
+        lanes.extend(tokio::select! {
+            lanes = joined(at_work) => lanes,
+            () = self.read_ahead() => Vec::new(),
+        });
+        lanes.sort_by_key(|lane| lane.claim.partition);
+        self.lanes = lanes;
+    }
+
+    /// Fills the next chunk, and never returns. An error is found again when the chunk is asked for.
+    async fn read_ahead(&mut self) {
+        let chunk_events_max = self.chunk_events_max();
+        if let Some(ahead) = &mut self.ahead {
+            let _ = ahead.fill(chunk_events_max, self.shared.options.chunk_bytes_max).await;
+        }
+        std::future::pending().await
+    }
+
+    /// The log could not be read: later again, or never.
+    fn unreadable(&mut self, error: StoreError) {
+        self.ahead = None;
+        if error.is_retryable() || matches!(error, StoreError::Stopped { .. }) {
+            let attempts = self.outage.map_or(1, |(attempts, _)| attempts + 1);
+            tracing::warn!(projection = %self.shared.id, %error, "the log could not be read");
+            self.outage = Some((attempts, Instant::now() + Retry::DEFAULT.pause(attempts)));
+            return;
+        }
+        let error = told(&error);
+        self.lanes.iter_mut().filter(|lane| lane.is_running()).for_each(|lane| lane.stop(error.clone()));
+    }
+
+    /// Partitions that waited go on, and idle ones write how far they have looked.
+    async fn see_to_lanes(&mut self) {
+        let now = Instant::now();
+        self.outage = self.outage.filter(|(_, until)| *until > now);
+        for lane in &mut self.lanes {
+            if lane.wakes_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            match lane.state {
+                PartitionState::Retrying { .. } => lane.go_on().await,
+                _ => lane.write_progress().await,
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Own(claim) => self.own(claim).await,
+            Command::Disown(partition) => self.disown(partition).await,
+            Command::Pause => self.paused = true,
+            Command::Resume => self.paused = false,
+            Command::Restart => {
+                for lane in &mut self.lanes {
+                    lane.restart().await;
+                }
+            }
+            Command::Retake => {
+                for lane in &mut self.lanes {
+                    lane.retake().await;
+                }
+            }
+            Command::End(letter, end, answer) => {
+                let _ = answer.send(self.end(&letter, &end).await);
+            }
+            Command::Drain => {}
+        }
+    }
+
+    /// Handles a dead letter after all, or gives it up, where its partition is: one that has stopped too.
+    async fn end(&mut self, letter: &DeadLetter, end: &LetterEnd) -> Result<(), Cause> {
+        let event = self.store.event(letter.event).await?.ok_or("the log does not hold its event")?;
+        let mut lanes = self.lanes.iter_mut().filter(|lane| lane.is_sure());
+        match lanes.find(|lane| lane.claim.partition == letter.partition) {
+            Some(lane) => lane.end_letter(letter, &event, end).await,
+            None => Err(format!("partition {} does not run here", letter.partition).into()),
+        }
+    }
+
+    /// Takes a partition on, unless its checkpoint is of another log (L11).
+    async fn own(&mut self, claim: Claim) {
+        let checked = self.store.check(&claim.position).await;
+        let mut lane = Lane::new(self.shared.clone(), claim);
+        match checked {
+            Err(error) if !error.is_retryable() => lane.stop(told(&error)),
+            _ => {}
+        }
+        self.lanes.retain(|known| known.claim.partition != lane.claim.partition);
+        self.lanes.push(lane);
+    }
+
+    /// Gives a partition back.
+    async fn disown(&mut self, partition: Partition) {
+        let Some(at) = self.lanes.iter().position(|lane| lane.claim.partition == partition) else { return };
+        let mut lane = self.lanes.remove(at);
+        lane.write_progress().await;
+        self.release(&lane.claim).await;
+    }
+
+    async fn drain(mut self) {
+        for lane in &mut self.lanes {
+            lane.write_progress().await;
+        }
+        self.publish();
+        for lane in &self.lanes {
+            self.release(&lane.claim).await;
+        }
+    }
+
+    async fn release(&self, claim: &Claim) {
+        if let Err(error) = self.shared.model.release(claim).await {
+            tracing::warn!(projection = %claim.projection, partition = %claim.partition, %error,
+                "could not be given back; its lease will run out");
+        }
+    }
+
+    fn publish(&self) {
+        let now: Vec<PartitionStatus> = self.lanes.iter().map(Lane::status).collect();
+        self.statuses.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+}
+
+/// The partitions, when all have done their work.
+async fn joined<T: Send + 'static>(mut at_work: JoinSet<T>) -> Vec<T> {
+    let mut done = Vec::new();
+    while let Some(lane) = at_work.join_next().await {
+        match lane {
+            Ok(lane) => done.push(lane),
+            // Handlers' panics are caught before; what is left is a fault of the runner, and must not go unseen.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+    done
+}
+
+/// Whether a partition that has looked so far has not seen an event.
+fn unseen(looked_to: &Token, event: &RecordedEvent) -> bool {
+    #[cfg(feature = "bugs")]
+    if crate::bugs::is(crate::bugs::Bug::DoubledAtSeam) {
+        return true;
+    }
+    looked_to.position < event.position
+}
+
+/// Sleeps until then, or for ever.
+async fn wake(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

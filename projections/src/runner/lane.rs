@@ -1,0 +1,305 @@
+//! One partition under work: a batch, its transaction, and what is done when it fails (P1, P3).
+
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use indelible_core::{RecordedEvent, StreamId, Timestamp, Token};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
+
+use super::Shared;
+use crate::{Advance, Claim, Envelope, PartitionState, PartitionStatus, Project, ReadModel, ReadModelError};
+
+mod letters;
+mod meters;
+mod trouble;
+
+use meters::Meters;
+pub(crate) use trouble::told;
+use trouble::{Trouble, message};
+
+/// Idle partitions write where they have looked to no more often than this.
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often a transaction that came to be in another's way is tried at once.
+const CONFLICTS_MAX: u32 = 20;
+
+/// A partition that this process owns.
+pub(super) struct Lane<P, M> {
+    shared: Arc<Shared<P, M>>,
+    pub claim: Claim,
+    parked: Arc<HashSet<StreamId>>,
+    pub looked_to: Token,
+    pub state: PartitionState,
+    /// When it goes on, where it waits.
+    pub due: Instant,
+    /// It must be taken again first, since nobody knows where it is.
+    unsure: bool,
+    /// How often the event that comes next was tried.
+    attempts: u32,
+    /// How often in a row the read model could not be reached.
+    outages: u32,
+    written_at: Instant,
+    events: u64,
+    batches: u64,
+    recorded_at: Option<Timestamp>,
+    retries: u64,
+    /// Whether others know that it has stopped.
+    told: bool,
+    meters: Meters,
+}
+
+impl<P: Project<M>, M: ReadModel> Lane<P, M> {
+    pub fn new(shared: Arc<Shared<P, M>>, claim: Claim) -> Self {
+        let meters = Meters::of(&claim.projection, claim.partition);
+        Self {
+            parked: Arc::new(claim.parked.iter().cloned().collect()),
+            looked_to: claim.position,
+            claim,
+            state: PartitionState::Running,
+            due: Instant::now(),
+            unsure: false,
+            attempts: 0,
+            outages: 0,
+            written_at: Instant::now(),
+            events: 0,
+            batches: 0,
+            recorded_at: None,
+            retries: 0,
+            told: false,
+            meters,
+            shared,
+        }
+    }
+
+    pub fn status(&self) -> PartitionStatus {
+        PartitionStatus {
+            partition: self.claim.partition,
+            epoch: self.claim.epoch,
+            state: self.state.clone(),
+            looked_to: self.looked_to,
+            events: self.events,
+            batches: self.batches,
+            recorded_at: self.recorded_at,
+            retries: self.retries,
+            parked: self.parked.clone(),
+        }
+    }
+
+    /// Whether it takes events.
+    pub fn is_running(&self) -> bool {
+        self.state == PartitionState::Running
+    }
+
+    /// Whether it knows where it is, and may commit.
+    pub fn is_sure(&self) -> bool {
+        !self.unsure && self.state != PartitionState::Lost
+    }
+
+    /// When it wants to be looked at again, without new events: to try again, or to write how far it has looked.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        match self.state {
+            PartitionState::Retrying { .. } => Some(self.due),
+            PartitionState::Running if self.looked_to != self.claim.position => Some(self.written_at + PROGRESS_EVERY),
+            _ => None,
+        }
+    }
+
+    /// Takes events, and goes on to where the reader has looked. What remains after a failure is read again.
+    pub async fn take_in(mut self, events: Vec<RecordedEvent>, looked_to: Token, hurries: bool) -> Self {
+        match self.work(&events, looked_to, hurries).await {
+            Ok(()) => (self.looked_to, self.outages) = (looked_to, 0),
+            Err(trouble) => self.give_way(trouble),
+        }
+        self
+    }
+
+    async fn work(&mut self, events: &[RecordedEvent], looked_to: Token, hurries: bool) -> Result<(), Trouble> {
+        let mut batches = events.chunks(self.shared.options.batch_events_max.max(1)).peekable();
+        while let Some(batch) = batches.next() {
+            let end = batch.last().map_or(looked_to, |last| self.token(last));
+            let to = if batches.peek().is_some() { end } else { looked_to };
+            match self.attempts {
+                0 => match self.transact(batch, to).await {
+                    Err(Trouble::Events(_)) if batch.len() > 1 => self.one_by_one(batch).await?,
+                    Err(Trouble::Events(error)) => self.failed(&batch[0], error).await?,
+                    done => done?,
+                },
+                _ => self.one_by_one(batch).await?,
+            }
+        }
+        let due = hurries || self.written_at.elapsed() >= PROGRESS_EVERY;
+        match self.claim.position != looked_to && due {
+            true => self.transact(&[], looked_to).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Finds the event that a batch fails by, with a transaction for each.
+    async fn one_by_one(&mut self, batch: &[RecordedEvent]) -> Result<(), Trouble> {
+        for event in batch {
+            match self.transact(std::slice::from_ref(event), self.token(event)).await {
+                Err(Trouble::Events(error)) => self.failed(event, error).await?,
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction: the checkpoint, the events, and those that wait behind a parked one.
+    async fn transact(&mut self, events: &[RecordedEvent], to: Token) -> Result<(), Trouble> {
+        let mut conflicts = 0;
+        loop {
+            let span = match events.is_empty() {
+                true => tracing::Span::none(),
+                false => meters::span(&self.claim, events),
+            };
+            match self.try_transact(events, to).instrument(span).await {
+                Err(Trouble::Outage(ReadModelError::Conflict { .. })) if conflicts < CONFLICTS_MAX => {
+                    conflicts += 1;
+                    sleep(Duration::from_millis(rand::random_range(0..=u64::from(conflicts)))).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// As [`transact`](Self::transact), once.
+    async fn try_transact(&mut self, events: &[RecordedEvent], to: Token) -> Result<(), Trouble> {
+        let began_at = std::time::Instant::now();
+        let (waiting, free): (Vec<_>, Vec<_>) = events.iter().partition(|event| self.parked.contains(&event.stream));
+        let envelopes = free.iter().map(|event| self.envelope(event)).collect::<Result<Vec<_>, _>>()?;
+        let mut tx = self.begin(to).await?;
+        for event in waiting {
+            self.shared.model.park(&mut tx, &self.letter(event, None)).await?;
+        }
+        if !envelopes.is_empty() {
+            self.handle(&envelopes, &mut tx).await?;
+        }
+        self.shared.model.commit(tx).await?;
+        self.meters.committed(events, envelopes.len(), began_at);
+        self.batches += u64::from(!envelopes.is_empty());
+        self.recorded_at = events.last().map(|last| last.recorded_at).or(self.recorded_at);
+        self.committed(to, envelopes.len());
+        Ok(())
+    }
+
+    async fn begin(&self, to: Token) -> Result<M::Tx, ReadModelError> {
+        let Claim { projection, partition, epoch, position, .. } = self.claim.clone();
+        self.shared.model.begin(&Advance { projection, partition, epoch, from: position, to }).await
+    }
+
+    fn envelope(&self, event: &RecordedEvent) -> Result<Envelope<P::Event>, Trouble> {
+        let replaying = event.position <= self.claim.replays_to;
+        Envelope::decode(event.clone(), replaying).map_err(|error| Trouble::Events(told(&error)))
+    }
+
+    /// Runs the handler. A panic, and a time without end, are failures.
+    async fn handle(&self, envelopes: &[Envelope<P::Event>], tx: &mut M::Tx) -> Result<(), Trouble> {
+        let handled = AssertUnwindSafe(self.shared.projection.apply_batch(envelopes, tx)).catch_unwind();
+        let trouble = match timeout(self.shared.options.batch_time_max, handled).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(cause))) => cause.into(),
+            Ok(Err(panic)) => Trouble::Events(format!("the handler panicked: {}", message(&*panic)).into()),
+            Err(_) => Trouble::Events("the handler took longer than it may".into()),
+        };
+        Err(self.shared.model.trouble(tx).map_or(trouble, Trouble::from))
+    }
+
+    fn committed(&mut self, to: Token, events: usize) {
+        (self.claim.position, self.attempts, self.written_at) = (to, 0, Instant::now());
+        self.looked_to = to;
+        self.events += events as u64;
+    }
+
+    /// Goes back to the checkpoint, to wait there, or to stay.
+    fn give_way(&mut self, trouble: Trouble) {
+        self.looked_to = self.claim.position;
+        let (error, attempts, pause) = match trouble {
+            Trouble::Events(error) if self.attempts < P::RETRY.attempts_max => {
+                (error, self.attempts, P::RETRY.pause(self.attempts))
+            }
+            Trouble::Outage(error) => {
+                (self.outages, self.unsure) = (self.outages + 1, true);
+                (told(&error), self.outages, crate::Retry::DEFAULT.pause(self.outages))
+            }
+            Trouble::Events(error) => return self.stop(error),
+            Trouble::Broken(error) => return self.stop(told(&error)),
+            Trouble::Fenced if self.shared.model.lease().is_some() => {
+                tracing::info!(projection = %self.claim.projection, partition = %self.claim.partition,
+                    "another worker took the partition");
+                self.state = PartitionState::Lost;
+                return;
+            }
+            Trouble::Fenced => return self.stop("fenced off: something else has moved its checkpoint".into()),
+        };
+        tracing::warn!(projection = %self.claim.projection, partition = %self.claim.partition, %error, attempts,
+            "a batch failed, and is tried again");
+        self.retries += 1;
+        self.meters.retries.increment(1);
+        self.due = Instant::now() + pause;
+        self.state = PartitionState::Retrying { error, attempts };
+    }
+
+    pub fn stop(&mut self, error: Arc<str>) {
+        tracing::error!(projection = %self.claim.projection, partition = %self.claim.partition, %error, "stopped");
+        (self.state, self.told) = (PartitionState::Stopped { error }, false);
+    }
+
+    /// Lets other processes know that it has stopped. Where that can't be said, they see that it doesn't come on.
+    pub async fn tell_why_stopped(&mut self) {
+        if let (PartitionState::Stopped { error }, false) = (&self.state, self.told) {
+            if let Err(unsaid) = self.shared.model.stopped(&self.claim, error).await {
+                tracing::warn!(projection = %self.claim.projection, partition = %self.claim.partition, error = %unsaid,
+                    "other processes could not be told that a partition has stopped");
+            }
+            self.told = true;
+        }
+    }
+
+    /// Goes on from the checkpoint, which is read again where nobody knows it.
+    pub async fn go_on(&mut self) {
+        if self.unsure {
+            let Claim { projection, partition, .. } = &self.claim;
+            match self.shared.model.take(projection, *partition, &self.shared.worker).await {
+                Ok(Some(claim)) => {
+                    (self.parked, self.unsure) = (Arc::new(claim.parked.iter().cloned().collect()), false);
+                    if self.claim.position != claim.position {
+                        self.attempts = 0;
+                    }
+                    self.claim = claim;
+                }
+                Ok(None) => return self.state = PartitionState::Lost,
+                Err(error) => return self.give_way(error.into()),
+            }
+        }
+        self.looked_to = self.claim.position;
+        self.state = PartitionState::Running;
+    }
+
+    /// Goes on after it was told to, with as many attempts as at first.
+    pub async fn restart(&mut self) {
+        if matches!(self.state, PartitionState::Stopped { .. } | PartitionState::Retrying { .. }) {
+            self.retake().await;
+        }
+    }
+
+    /// Takes it again, and goes on from where it is then.
+    pub async fn retake(&mut self) {
+        (self.attempts, self.outages, self.unsure) = (0, 0, true);
+        self.go_on().await;
+    }
+
+    /// Writes how far it has looked, if that is not written yet.
+    pub async fn write_progress(&mut self) {
+        if self.is_running() && self.looked_to != self.claim.position {
+            let to = self.looked_to;
+            if let Err(trouble) = self.transact(&[], to).await {
+                self.give_way(trouble);
+            }
+        }
+    }
+
+    fn token(&self, event: &RecordedEvent) -> Token {
+        Token { store: self.claim.position.store, position: event.position, event: event.id }
+    }
+}

@@ -1,0 +1,81 @@
+//! Events that cannot be handled: tried again, parked, and handled after all (P3).
+
+use std::sync::Arc;
+
+use indelible_core::{Cause, Position, RecordedEvent, Timestamp};
+
+use super::{Lane, trouble::Trouble};
+use crate::{DeadLetter, LetterEnd, OnFailure, Project, ReadModel};
+
+impl<P: Project<M>, M: ReadModel> Lane<P, M> {
+    /// An event could not be handled: again later, or as the projection says.
+    pub(super) async fn failed(&mut self, event: &RecordedEvent, error: Arc<str>) -> Result<(), Trouble> {
+        self.attempts += 1;
+        #[cfg(feature = "bugs")]
+        if crate::bugs::is(crate::bugs::Bug::SkipsPoison) {
+            let tx = self.begin(self.token(event)).await?;
+            self.shared.model.commit(tx).await?;
+            self.committed(self.token(event), 0);
+            return Ok(());
+        }
+        let OnFailure::Park { streams_max } = P::ON_FAILURE else { return Err(Trouble::Events(error)) };
+        if self.attempts < P::RETRY.attempts_max || self.parked.len() >= streams_max {
+            return Err(Trouble::Events(error));
+        }
+        let letter = self.letter(event, Some(error.to_string()));
+        let mut tx = self.begin(self.token(event)).await?;
+        self.shared.model.park(&mut tx, &letter).await?;
+        self.shared.model.commit(tx).await?;
+        Arc::make_mut(&mut self.parked).insert(event.stream.clone());
+        tracing::warn!(projection = %self.claim.projection, stream = %event.stream, position = %event.position, %error,
+            "an event that cannot be handled was parked, and so will be those that follow it in its stream");
+        self.meters.dead_letters.increment(1);
+        self.committed(self.token(event), 0);
+        Ok(())
+    }
+
+    /// Handles a dead letter after all, or gives it up. Under the partition's owner, so that what comes after it waits.
+    pub async fn end_letter(
+        &mut self,
+        letter: &DeadLetter,
+        event: &RecordedEvent,
+        end: &LetterEnd,
+    ) -> Result<(), Cause> {
+        let redriven = async {
+            let mut tx = self.begin(self.claim.position).await?;
+            if *end == LetterEnd::Redriven {
+                self.handle(&[self.envelope(event)?], &mut tx).await?;
+            }
+            self.shared.model.unpark(&mut tx, letter, end).await?;
+            Ok::<(), Trouble>(self.shared.model.commit(tx).await?)
+        };
+        match redriven.await {
+            Ok(()) => {}
+            Err(Trouble::Events(error)) => return Err(error.to_string().into()),
+            Err(trouble) => {
+                self.give_way(trouble);
+                return Err("the partition could not commit; try again".into());
+            }
+        }
+        let (projection, stream) = (&self.claim.projection, &letter.stream);
+        let left = self.shared.model.letters(projection, Some(stream), Position::START, 1).await?;
+        if left.is_empty() {
+            Arc::make_mut(&mut self.parked).remove(stream);
+        }
+        Ok(())
+    }
+
+    pub(super) fn letter(&self, event: &RecordedEvent, error: Option<String>) -> DeadLetter {
+        DeadLetter {
+            partition: self.claim.partition,
+            event: event.id,
+            stream: event.stream.clone(),
+            version: event.version,
+            position: event.position,
+            event_type: event.event_type.clone(),
+            attempts: if error.is_some() { self.attempts } else { 0 },
+            error,
+            parked_at: Timestamp::now(),
+        }
+    }
+}

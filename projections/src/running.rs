@@ -1,0 +1,267 @@
+//! Projections that run: where they are, waiting for them, and what an operator tells them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::join_all;
+use indelible_core::{AnyStore, Cause, Position, ReadLog, StreamId, Token};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::{
+    DeadLetter, LetterEnd, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel, ReadModelError,
+    VersionState, VersionStatus, WaitError, Waited,
+    runner::Command,
+    version::Life,
+    wait::{Goal, Look},
+};
+
+/// How often is looked whether a version has taken over that was asked to.
+const TAKE_OVER_EVERY: Duration = Duration::from_millis(50);
+
+/// A projection that runs. Ends with the handle.
+pub(crate) struct Handle {
+    pub id: ProjectionId,
+    pub partitions: u32,
+    pub tell: mpsc::Sender<Command>,
+    pub seen: watch::Receiver<Vec<PartitionStatus>>,
+    pub draining: Arc<AtomicBool>,
+    pub life: Arc<Life>,
+    pub progress: watch::Receiver<Progress>,
+    pub watched: Box<dyn Look>,
+    pub task: JoinHandle<()>,
+    /// Looks after its version.
+    pub overseer: JoinHandle<()>,
+    /// Keeps the leases, and gives them back when the runner has ended.
+    pub keeper: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Tells the runner something; one that has ended needs to be told nothing.
+    pub async fn tell(&self, command: Command) {
+        let _ = self.tell.send(command).await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.overseer.abort();
+    }
+}
+
+/// Projections that run, until they are [drained](Self::drain), or this is dropped: then what is under way is undone.
+pub struct Running {
+    store: AnyStore,
+    handles: Vec<Handle>,
+}
+
+impl Running {
+    pub(crate) fn new(store: AnyStore, handles: Vec<Handle>) -> Self {
+        Self { store, handles }
+    }
+
+    /// Where each projection is.
+    pub fn status(&self) -> Vec<(ProjectionId, Vec<PartitionStatus>)> {
+        self.handles.iter().map(|handle| (handle.id.clone(), handle.seen.borrow().clone())).collect()
+    }
+
+    /// Waits until every projection has seen an append (P6): all partitions of the version that queries see have looked
+    /// that far, whoever owns them, and the stream of its event is not parked. The first answer but [`Waited::Reached`]
+    /// is the answer. Partitions that other workers own may say only once a second how far they have looked, where none
+    /// of the events was wanted.
+    ///
+    /// # Errors
+    /// [`Diverged`](indelible_core::StoreError::Diverged) for a token of another log; those of the store and the read
+    /// model.
+    pub async fn wait_for(&self, token: &Token, time: Duration) -> Result<Waited, WaitError> {
+        self.wait(token, time, None, |_| true).await
+    }
+
+    /// As [`wait_for`](Self::wait_for), of one projection.
+    ///
+    /// # Errors
+    /// As [`wait_for`](Self::wait_for).
+    pub async fn wait_for_projection<P: Projection>(&self, token: &Token, time: Duration) -> Result<Waited, WaitError> {
+        self.wait(token, time, None, |handle| handle.id == ProjectionId::of::<P>()).await
+    }
+
+    /// As [`wait_for`](Self::wait_for), of the one partition in each projection that has this stream.
+    ///
+    /// # Errors
+    /// As [`wait_for`](Self::wait_for).
+    pub async fn wait_for_stream(&self, token: &Token, stream: &StreamId, time: Duration) -> Result<Waited, WaitError> {
+        self.wait(token, time, Some(stream), |_| true).await
+    }
+
+    async fn wait(
+        &self,
+        token: &Token,
+        time: Duration,
+        stream: Option<&StreamId>,
+        which: impl Fn(&Handle) -> bool,
+    ) -> Result<Waited, WaitError> {
+        let goal = Goal::of(&self.store, token, stream, time).await?;
+        let which = || self.handles.iter().filter(|handle| which(handle));
+        let waits = which().map(|handle| async {
+            let (current, _) = handle.watched.current().await?;
+            // What another version of it does here is waited for by that one.
+            match current != handle.id && which().any(|other| other.id == current) {
+                true => Ok(Waited::Reached),
+                false => handle.watched.reach(&goal).await,
+            }
+        });
+        let answers = join_all(waits).await.into_iter().collect::<Result<Vec<_>, ReadModelError>>()?;
+        Ok(answers.into_iter().find(|waited| *waited != Waited::Reached).unwrap_or(Waited::Reached))
+    }
+
+    /// The versions of its projections, those too that nobody feeds any more: where each partition is, who owns it, how
+    /// far it is behind. For a page that is looked at: it asks the read models and the log.
+    ///
+    /// # Errors
+    /// Those of the read model and the log.
+    pub async fn versions(&self) -> Result<Vec<VersionStatus>, WaitError> {
+        let here: Vec<&ProjectionId> = self.handles.iter().map(|handle| &handle.id).collect();
+        let mut versions: Vec<VersionStatus> = Vec::new();
+        for handle in &self.handles {
+            if versions.iter().any(|known| known.version.projection.name == handle.id.name) {
+                continue;
+            }
+            let head = *self.store.published().borrow();
+            for mut version in handle.watched.versions(&here, head).await? {
+                if version.lag_events() > 0 {
+                    let next = ReadLog::all().from(version.position().plus(1)).limit(1);
+                    let event = self.store.read_log(&next).await?.events.into_iter().next();
+                    version.behind_since = event.map(|event| event.recorded_at);
+                }
+                versions.push(version);
+            }
+        }
+        Ok(versions)
+    }
+
+    /// How far those have come that are built beside the current version, or rebuilt.
+    pub fn progress(&self) -> Vec<Progress> {
+        let all = self.handles.iter().map(|handle| handle.progress.borrow().clone());
+        all.filter(|progress| matches!(progress.state, VersionState::Building | VersionState::Rebuilding)).collect()
+    }
+
+    /// Lets a projection take so many events a second at the most while it is built or rebuilt; `None`: as many as it
+    /// can. Events that come live are never throttled.
+    pub fn throttle<P: Projection>(&self, events_per_second_max: Option<u32>) {
+        if let Some(handle) = self.handle::<P>() {
+            handle.life.throttle(events_per_second_max);
+        }
+    }
+
+    /// Goes back to a version, or on to one: it catches up first, then it is what queries see. `false` when it has not
+    /// come so far in time, and then it won't. A version that is newer than the current one does so by itself.
+    ///
+    /// A version that is left goes on being fed here until its code is gone, and is kept until it is
+    /// [dropped](ReadModel::drop_version).
+    pub async fn take_over<P: Projection>(&self, time: Duration) -> bool {
+        let Some(handle) = self.handle::<P>() else { return false };
+        handle.life.wanted.store(true, Ordering::Release);
+        let took = timeout(time, async {
+            while !handle.watched.current().await.is_ok_and(|(current, _)| current == handle.id) {
+                sleep(TAKE_OVER_EVERY).await;
+            }
+        });
+        let took = took.await.is_ok();
+        handle.life.wanted.store(false, Ordering::Release);
+        took
+    }
+
+    /// Empties a projection and builds it anew, in its place: queries answer
+    /// [`Rebuilding`](ReadModelError::Rebuilding) until it has caught up. To keep answering, give it a new version
+    /// instead.
+    ///
+    /// # Errors
+    /// Those of the read model and the log.
+    pub async fn reset<P: Project<M>, M: ReadModel>(&self, model: &M) -> Result<(), WaitError> {
+        model.reset(&ProjectionId::of::<P>(), self.store.head().await?).await?;
+        self.tell::<P>(Command::Retake).await;
+        Ok(())
+    }
+
+    /// Takes no more events into a projection.
+    pub async fn pause<P: Projection>(&self) {
+        self.tell::<P>(Command::Pause).await;
+    }
+
+    /// Goes on with a projection.
+    pub async fn resume<P: Projection>(&self) {
+        self.tell::<P>(Command::Resume).await;
+    }
+
+    /// Starts the partitions of a projection that have stopped, from their checkpoints.
+    pub async fn restart<P: Projection>(&self) {
+        self.tell::<P>(Command::Restart).await;
+    }
+
+    async fn tell<P: Projection>(&self, command: Command) {
+        if let Some(handle) = self.handle::<P>() {
+            handle.tell(command).await;
+        }
+    }
+
+    fn handle<P: Projection>(&self) -> Option<&Handle> {
+        self.handles.iter().find(|handle| handle.id == ProjectionId::of::<P>())
+    }
+
+    /// Handles the dead letters of a stream after all, in order, and says how many.
+    ///
+    /// # Errors
+    /// Why the first that is left could not be handled; those before it are done.
+    pub async fn redrive<P: Project<M>, M: ReadModel>(&self, model: &M, stream: &StreamId) -> Result<u64, Cause> {
+        let mut done = 0;
+        loop {
+            let first = model.letters(&ProjectionId::of::<P>(), Some(stream), Position::START, 1).await?;
+            let Some(letter) = first.into_iter().next() else { return Ok(done) };
+            self.end::<P>(letter, LetterEnd::Redriven).await?;
+            done += 1;
+        }
+    }
+
+    /// Gives a dead letter up. Those behind it stay until they are redriven.
+    ///
+    /// # Errors
+    /// Those of the read model, and where its partition does not run here.
+    pub async fn discard<P: Projection>(&self, letter: DeadLetter, reason: impl Into<String>) -> Result<(), Cause> {
+        self.end::<P>(letter, LetterEnd::Discarded(reason.into())).await
+    }
+
+    async fn end<P: Projection>(&self, letter: DeadLetter, end: LetterEnd) -> Result<(), Cause> {
+        let (answer, answered) = oneshot::channel();
+        self.tell::<P>(Command::End(Box::new(letter), end, answer)).await;
+        answered.await.map_err(|_| format!("{} does not run here", ProjectionId::of::<P>()))?
+    }
+
+    /// Commits what is under way, gives the partitions back, and ends. What takes longer than `deadline` is undone, and
+    /// `false`.
+    pub async fn drain(mut self, deadline: Duration) -> bool {
+        let deadline = Instant::now() + deadline;
+        let drained = self.handles.iter_mut().map(|handle| async {
+            timeout_at(deadline, async {
+                handle.draining.store(true, Ordering::Release);
+                handle.tell(Command::Drain).await;
+                let drained = (&mut handle.task).await.is_ok();
+                match &mut handle.keeper {
+                    Some(keeper) => keeper.await.is_ok() && drained,
+                    None => drained,
+                }
+            })
+            .await
+            .unwrap_or(false)
+        });
+        join_all(drained).await.into_iter().all(|drained| drained)
+    }
+}

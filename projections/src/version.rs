@@ -1,0 +1,198 @@
+//! Versions of a projection (P5): one that is built beside the current one takes over when it has caught up, one that was
+//! reset says so, and how far they have come is told.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use indelible_core::{AnyStore, Position, Timestamp};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use crate::{PartitionRow, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionRow, VersionState};
+
+mod gauges;
+
+use gauges::Gauges;
+
+/// How often is looked whether a version has caught up, and whether another took over.
+const BUILDING_EVERY: Duration = Duration::from_millis(200);
+const STEADY_EVERY: Duration = Duration::from_secs(1);
+/// Over how many looks the rate is told.
+const RATE_OVER: usize = 25;
+
+/// How far a version of a projection has come, in all processes together.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Which.
+    pub projection: ProjectionId,
+    /// What it is to queries.
+    pub state: VersionState,
+    /// The events of the log that every partition has looked at, wanted or not.
+    pub done: u64,
+    /// Those that are still to be looked at.
+    pub to_go: u64,
+    /// How many it has looked at in a second, over the last seconds.
+    pub events_per_second: f64,
+    /// How long it takes at that rate; `None` while it stands still.
+    pub left: Option<Duration>,
+}
+
+impl Progress {
+    pub(crate) fn of(version: &VersionRow) -> Self {
+        let (projection, state) = (version.projection.clone(), version.state);
+        Self { projection, state, done: 0, to_go: version.replays_to.get(), events_per_second: 0.0, left: None }
+    }
+}
+
+/// A version of a projection as its read model knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VersionStatus {
+    /// The version, and what it is to queries.
+    pub version: VersionRow,
+    /// Its partitions: where they are, since when, who owns them.
+    pub partitions: Vec<PartitionRow>,
+    /// Whether somebody feeds it. One that stands does so at its [position](Self::position), and catches up from there
+    /// when a worker has its code again.
+    pub fed: bool,
+    /// The head of the log.
+    pub head: Position,
+    /// When the first event was recorded that not all of them have looked at.
+    pub behind_since: Option<Timestamp>,
+}
+
+impl VersionStatus {
+    /// How far all its partitions have looked.
+    pub fn position(&self) -> Position {
+        position(&self.partitions)
+    }
+
+    /// How many events the log has behind that, wanted or not.
+    pub fn lag_events(&self) -> u64 {
+        self.head.get().saturating_sub(self.position().get())
+    }
+}
+
+pub(crate) fn position(rows: &[PartitionRow]) -> Position {
+    rows.iter().map(|row| row.position.position).min().unwrap_or(Position::START)
+}
+
+/// What the runner and its overseer tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    /// It is being built: it hurries to write how far it has looked, and may be throttled.
+    pub builds: AtomicBool,
+    /// The most events a second while it is built; 0 for as many as it can.
+    pub events_per_second_max: AtomicU32,
+    /// Somebody wants it to take over, though another had done so.
+    pub wanted: AtomicBool,
+}
+
+impl Life {
+    pub fn throttle(&self, events_per_second_max: Option<u32>) {
+        self.events_per_second_max.store(events_per_second_max.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Looks after the version of a projection that this process runs.
+pub(crate) struct Overseer<M> {
+    pub model: M,
+    pub store: AnyStore,
+    pub id: ProjectionId,
+    pub life: Arc<Life>,
+    pub progress: watch::Sender<Progress>,
+    pub owned: watch::Receiver<Vec<PartitionStatus>>,
+}
+
+impl<M: ReadModel> Overseer<M> {
+    pub async fn run(self) {
+        let mut target = None;
+        let mut looks = VecDeque::new();
+        let mut gauges = Gauges::default();
+        while !self.progress.is_closed() {
+            gauges.set(&self.id, &self.owned.borrow(), *self.store.published().borrow());
+            let builds = match self.look(&mut target, &mut looks).await {
+                Ok(builds) => builds,
+                Err(ReadModelError::Unsupported { .. }) => false,
+                Err(error) => {
+                    tracing::warn!(projection = %self.id, %error, "its versions could not be looked at");
+                    false
+                }
+            };
+            sleep(if builds { BUILDING_EVERY } else { STEADY_EVERY }).await;
+        }
+    }
+
+    /// `target` is the head as it was a look ago: who has come so far has caught up.
+    async fn look(
+        &self,
+        target: &mut Option<Position>,
+        looks: &mut VecDeque<(Instant, Position)>,
+    ) -> Result<bool, ReadModelError> {
+        let versions = self.model.versions(&self.id.name).await?;
+        let Some(own) = versions.iter().find(|row| row.projection == self.id) else {
+            return Err(ReadModelError::Unknown { projection: self.id.to_string() });
+        };
+        let newer = versions.iter().any(|row| row.state.is_current() && row.projection.version > self.id.version);
+        let builds = match own.state {
+            VersionState::Rebuilding => true,
+            VersionState::Building if !newer => true,
+            VersionState::Current => false,
+            _ => self.life.wanted.load(Ordering::Acquire),
+        };
+        self.life.builds.store(builds, Ordering::Release);
+        if !builds {
+            self.progress.send_modify(|progress| progress.state = own.state);
+            (*target, *looks) = (None, VecDeque::new());
+            return Ok(false);
+        }
+        let head = *self.store.published().borrow();
+        let done = position(&self.model.partitions(&self.id).await?);
+        self.tell(own.state, done, head, looks);
+        let caught_up = target.replace(head).is_some_and(|target| done >= target);
+        if caught_up {
+            self.arrive(own.state).await?;
+        }
+        Ok(true)
+    }
+
+    async fn arrive(&self, state: VersionState) -> Result<(), ReadModelError> {
+        match state {
+            VersionState::Rebuilding => self.model.caught_up(&self.id).await?,
+            _ => match self.model.take_over(&self.id).await {
+                Err(ReadModelError::Behind { .. }) => return Ok(()), // by a few events; at the next look
+                done => done?,
+            },
+        }
+        tracing::info!(projection = %self.id, "has caught up, and is what queries see");
+        Ok(())
+    }
+
+    fn tell(&self, state: VersionState, done: Position, head: Position, looks: &mut VecDeque<(Instant, Position)>) {
+        looks.push_back((Instant::now(), done));
+        if looks.len() > RATE_OVER {
+            looks.pop_front();
+        }
+        let first = looks.front().copied().unwrap_or((Instant::now(), done));
+        let seconds = first.0.elapsed().as_secs_f64();
+        let rate = if seconds > 0.0 { done.get().saturating_sub(first.1.get()) as f64 / seconds } else { 0.0 };
+        let to_go = head.get().saturating_sub(done.get());
+        self.progress.send_replace(Progress {
+            projection: self.id.clone(),
+            state,
+            done: done.get(),
+            to_go,
+            events_per_second: rate,
+            left: (rate > 0.0).then(|| Duration::from_secs_f64(to_go as f64 / rate)),
+        });
+    }
+}

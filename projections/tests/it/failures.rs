@@ -1,0 +1,156 @@
+//! P3: nothing is skipped in silence.
+
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
+
+use indelible_core::{ContentType, EventStore, EventType, NewEvent, Position, store::memory::MemoryStore};
+use indelible_projections::{
+    memory::{MemoryModel, MemoryTx},
+    *,
+};
+
+use crate::fixture::*;
+
+/// Cannot handle deposits of 13 until it is mended, and panics at 666.
+#[derive(Clone, Default)]
+struct Picky<const PARK: bool> {
+    mended: Arc<AtomicBool>,
+}
+impl<const PARK: bool> Projection for Picky<PARK> {
+    const NAME: &'static str = "tally";
+    const ORDER: Order = Order::PerStream { partitions: 4 };
+    const ON_FAILURE: OnFailure = if PARK { OnFailure::Park { streams_max: 2 } } else { OnFailure::Stop };
+    const RETRY: Retry =
+        Retry { attempts_max: 3, pause_first: Duration::from_millis(1), pause_max: Duration::from_millis(2) };
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl<const PARK: bool> Project<MemoryModel> for Picky<PARK> {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut MemoryTx) -> Result<(), Cause> {
+        tally(envelope, tx).await?;
+        match &envelope.event {
+            AccountEvent::Deposited { cents: 13 } if !self.mended.load(SeqCst) => Err("13 is bad luck".into()),
+            AccountEvent::Deposited { cents: 666 } if !self.mended.load(SeqCst) => panic!("the beast"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_poison_event_stops_its_partition_and_no_other_and_restarts() {
+    for poison in [13, 666] {
+        let (store, model, picky) = (MemoryStore::new(), MemoryModel::new(), Picky::<false>::default());
+        append(&store, "a", deposited(1)).await;
+        let poisoned = append(&store, "a", deposited(poison)).await;
+        append(&store, "a", deposited(2)).await;
+        let head = deposits(&store, 12).await;
+        let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
+        let Waited::Stopped(error) = running.wait_for(&head, SOON).await.unwrap() else { panic!("went on") };
+        assert!(error.contains("bad luck") || error.contains("the beast"), "{error}");
+        let home = Partition::of(&stream("a"), 4);
+        let free = (0..20).map(stream).find(|other| Partition::of(other, 4) != home).unwrap();
+        assert_eq!(running.wait_for_stream(&head, &free, SOON).await.unwrap(), Waited::Reached);
+        let rows = model.partitions(&ProjectionId::of::<Tally>()).await.unwrap();
+        assert!(rows[home.0 as usize].position.position < poisoned.position);
+        let retries: u64 = running.status()[0].1.iter().map(|status| status.retries).sum();
+        assert_eq!(retries, 2);
+
+        picky.mended.store(true, SeqCst);
+        running.restart::<Picky<false>>().await;
+        tokio::time::timeout(SOON, async {
+            while running.wait_for(&head, SOON).await.unwrap() != Waited::Reached {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
+    }
+}
+
+#[tokio::test]
+async fn a_poison_event_is_parked_with_all_that_follow_in_its_stream_and_redriven() {
+    let (store, model, picky) = (MemoryStore::new(), MemoryModel::new(), Picky::<true>::default());
+    append(&store, "a", deposited(1)).await;
+    append(&store, "a", deposited(13)).await;
+    append(&store, "b", deposited(3)).await;
+    append(&store, "a", deposited(2)).await;
+    let head = deposits(&store, 12).await;
+    let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
+    assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+    let later = append(&store, "a", deposited(5)).await;
+    assert_eq!(running.wait_for(&later, SOON).await.unwrap(), Waited::Parked(stream("a")));
+
+    let id = ProjectionId::of::<Tally>();
+    let wait = || async { model.letters(&id, None, Position::START, 10).await.unwrap() };
+    let letters = tokio::time::timeout(SOON, async {
+        loop {
+            let letters = wait().await;
+            if letters.len() == 3 {
+                return letters;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(letters.iter().all(|letter| letter.stream == stream("a")));
+    assert_eq!(letters.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [3, 0, 0]);
+    assert_eq!(letters[0].error.as_deref(), Some("13 is bad luck"));
+    let sums = model.query::<Tally>().unwrap();
+    assert_eq!(sums.get(&SUMS, &"a".to_owned()).unwrap(), Some((1, 1)));
+    assert_eq!(sums.get(&SUMS, &"b".to_owned()).unwrap(), Some((3, 1)));
+
+    assert!(running.redrive::<Picky<true>, _>(&model, &stream("a")).await.is_err());
+    assert_eq!(wait().await.len(), 3);
+    // What is parked outlives the worker.
+    assert!(running.drain(SOON).await);
+    let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
+    append(&store, "a", deposited(6)).await;
+    picky.mended.store(true, SeqCst);
+    let head = append(&store, "b", deposited(6)).await;
+    running.wait_for(&head, SOON).await.unwrap();
+    assert!(running.redrive::<Picky<true>, _>(&model, &stream("a")).await.unwrap() >= 3);
+    let head = append(&store, "a", deposited(7)).await;
+    let waited = running.wait_for(&head, SOON).await.unwrap();
+    assert_eq!(waited, Waited::Reached);
+    assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
+}
+
+#[tokio::test]
+async fn with_too_many_parked_streams_it_stops_and_a_discarded_event_is_kept_with_its_reason() {
+    let (store, model, picky) = (MemoryStore::new(), MemoryModel::new(), Picky::<true>::default());
+    let mut head = store.head().await.unwrap();
+    let home = Partition::of(&stream(0), 4);
+    let mates: Vec<u64> = (0..).filter(|n| Partition::of(&stream(n), 4) == home).take(3).collect();
+    for mate in &mates {
+        head = append(&store, mate, deposited(13)).await;
+    }
+    let running = Worker::new(&store).add(&model, picky).start().await.unwrap();
+    assert!(matches!(running.wait_for(&head, SOON).await.unwrap(), Waited::Stopped(_)));
+    let id = ProjectionId::of::<Tally>();
+    let letters = model.letters(&id, None, Position::START, 10).await.unwrap();
+    assert_eq!(letters.len(), 2);
+    running.discard::<Picky<true>>(letters[0].clone(), "it never happened").await.unwrap();
+    assert!(running.discard::<Picky<true>>(letters[0].clone(), "twice").await.is_err());
+    assert_eq!(model.letters(&id, None, Position::START, 10).await.unwrap(), letters[1..]);
+    assert_eq!(model.discarded(&id).unwrap().len(), 1);
+    assert_eq!(model.discarded(&id).unwrap()[0].1, "it never happened");
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_decode_is_a_failure_and_one_that_nobody_asked_for_is_none() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let broken = |name: &str| NewEvent::new(EventType::new(name).unwrap(), ContentType::JSON, r#"{"cents":"many"}"#);
+    let head = append(&store, 1, broken("Renamed")).await;
+    let running = Worker::new(&store).add(&model, Picky::<false>::default()).start().await.unwrap();
+    assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+    let head = append(&store, 1, broken("Deposited")).await;
+    let Waited::Stopped(error) = running.wait_for(&head, SOON).await.unwrap() else { panic!("went on") };
+    assert!(error.contains("cannot decode Deposited"), "{error}");
+}

@@ -1,0 +1,15 @@
+//! Projections over the memory store.
+
+mod chaos;
+mod exactly_once;
+mod failures;
+mod fixture;
+mod kit;
+mod model;
+mod policies;
+mod queries;
+mod rebuild;
+mod running;
+mod schedules;
+mod seeing;
+mod workers;

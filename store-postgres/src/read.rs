@@ -1,0 +1,409 @@
+//! Reading: pages from indexes, and the rows that they are made of. What is committed is durable, so readers may see all
+//! that the server shows.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    str::FromStr,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use deadpool_postgres::Pool;
+use indelible_core::{
+    Category, CausationId, ContentType, CorrelationId, Direction, EventId, EventType, InvalidInput, Metadata, NewEvent,
+    PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, Position, ReadLog, ReadStream, RecordedEvent, StoreError, StoreId,
+    StreamHead, StreamId, Tag, Token, Version,
+};
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use crate::{
+    append::batch::{Items, bigint},
+    connect::{self, Asked, Params, Patience},
+    store::Shared,
+    subscription::Seen,
+};
+
+/// More kinds than an application has: where there are more, they are forgotten and asked for again.
+const KINDS_MAX: usize = 10_000;
+
+/// Reads on the connections of the pool.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+    /// Subscriptions look as far as this and take what they don't find for what is not there: so a server that is not
+    /// there yet, a replica, answers nothing up to here.
+    pub(crate) seen: Seen,
+    pub(crate) kinds: Arc<RwLock<HashMap<i32, Kind>>>,
+}
+
+/// What events of a kind have in common. A kind never changes.
+#[derive(Clone)]
+pub(crate) struct Kind {
+    event_type: EventType,
+    schema_version: u32,
+    content_type: ContentType,
+}
+
+impl Reader {
+    pub(crate) fn store(&self) -> StoreId {
+        self.shared.id
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        what: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        if self.shared.failure().is_some() {
+            return Err(self.shared.stopped());
+        }
+        self.shared.counters.read();
+        connect::ask(&self.pool, self.shared.options.patience, what, statement, params).await
+    }
+
+    /// As [`ask`](Self::ask), and waits for the answer however long it takes.
+    pub(crate) async fn ask_long(&self, what: &'static str, statement: &str) -> Result<Vec<Row>, StoreError> {
+        if self.shared.failure().is_some() {
+            return Err(self.shared.stopped());
+        }
+        let client = self.pool.get().await.map_err(|error| StoreError::unavailable(what, error))?;
+        Asked::new(client).query(statement, &[]).await.map_err(|error| connect::refused(what, error))
+    }
+
+    pub(crate) async fn stream_page(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
+        let limit = read.limit.min(PAGE_EVENTS_MAX);
+        let statements = &self.shared.statements;
+        let (statement, low, high) = match read.direction {
+            Direction::Forwards => (&statements.page_of_stream, read.from.max(Version::FIRST), Version::MAX),
+            Direction::Backwards => (&statements.page_of_stream_backwards, Version::FIRST, read.from),
+        };
+        if limit == 0 || low > high {
+            return Ok(Page { events: Vec::new(), next: None });
+        }
+        let stream = read.stream.as_str();
+        let (low, high) = (bigint(low.get()), bigint(high.get()));
+        let params: Params<'_> = &[
+            (&stream, Type::TEXT),
+            (&low, Type::INT8),
+            (&high, Type::INT8),
+            (&(limit as i64 + 1), Type::INT8),
+            (&(PAGE_BYTES_MAX as i64), Type::INT8),
+        ];
+        let rows = self.ask("reading a stream", statement, params).await?;
+        let page = self.page(&rows, limit, |event| event.version).await?;
+        let next = page.next.filter(|next| match read.direction {
+            Direction::Forwards => true,
+            Direction::Backwards => next.get() > 1,
+        });
+        Ok(Page {
+            events: page.events,
+            next: next.map(|last| match read.direction {
+                Direction::Forwards => last.plus(1),
+                Direction::Backwards => last.before(),
+            }),
+        })
+    }
+
+    pub(crate) async fn log_page(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
+        read.filter.validate()?;
+        let limit = read.limit.min(PAGE_EVENTS_MAX);
+        let backwards = read.direction == Direction::Backwards;
+        let (low, high) = match read.direction {
+            Direction::Forwards => (read.from.max(Position::FIRST), read.to),
+            Direction::Backwards => (read.to.max(Position::FIRST), read.from),
+        };
+        if limit == 0 || low > high {
+            return Ok(Page { events: Vec::new(), next: None });
+        }
+        let (low, high) = (bigint(low.get()), bigint(high.get()));
+        if !read.filter.is_all() {
+            return self.filtered_page(read, low, high, limit).await;
+        }
+        let statements = &self.shared.statements;
+        let statement = if backwards { &statements.page_of_log_backwards } else { &statements.page_of_log };
+        let params: Params<'_> = &[
+            (&low, Type::INT8),
+            (&high, Type::INT8),
+            (&(limit as i64 + 1), Type::INT8),
+            (&(PAGE_BYTES_MAX as i64), Type::INT8),
+        ];
+        let mut patience = Patience::new(self.shared.options.patience);
+        let page = loop {
+            let rows = self.ask("reading the log", statement, params).await?;
+            let page = self.page(&rows, limit, |event| event.position).await?;
+            // Positions have no holes, so a page that is not full ends where the log does.
+            let end = if backwards { rows.first() } else { rows.last() };
+            let end = end.map_or(0, |row| row.get::<_, i64>(column::POSITION));
+            let needed = high.min(self.seen());
+            if end >= needed || low > needed || (!backwards && page.next.is_some()) {
+                break page;
+            }
+            self.wait_for_it(&mut patience).await?;
+        };
+        let next = page.next.map(|last| if backwards { last.before() } else { last.plus(1) });
+        let next = next.filter(|next| (low..=high).contains(&bigint(next.get())));
+        Ok(Page { events: page.events, next })
+    }
+
+    /// What a query of one event more than the limit, or of so many bytes, has given; `next` is the last place in it.
+    async fn page<P>(
+        &self,
+        rows: &[Row],
+        limit: usize,
+        place: impl Fn(&RecordedEvent) -> P,
+    ) -> Result<Page<P>, StoreError> {
+        let (is_more, rows) = (rows.len() > limit, &rows[..rows.len().min(limit)]);
+        // As the query counts them.
+        let bytes: usize = rows.iter().map(bytes_of).sum();
+        let events = self.events(rows).await?;
+        let next = events.last().filter(|_| is_more || bytes > PAGE_BYTES_MAX).map(place);
+        Ok(Page { events, next })
+    }
+
+    /// The last position that this process has seen.
+    fn seen(&self) -> i64 {
+        bigint(self.seen.token().position.get())
+    }
+
+    /// Gives a replica time.
+    async fn wait_for_it(&self, patience: &mut Patience) -> Result<(), StoreError> {
+        if patience.wait().await {
+            return Ok(());
+        }
+        let what = format!("the server is not yet at position {}, which this process has seen", self.seen());
+        Err(StoreError::Unavailable { what, source: None })
+    }
+
+    async fn filtered_page(
+        &self,
+        read: &ReadLog,
+        low: i64,
+        high: i64,
+        limit: usize,
+    ) -> Result<Page<Position>, StoreError> {
+        let filter = &read.filter;
+        let prefix = filter.prefix().filter(|prefix| !prefix.is_empty());
+        // A prefix that ends a category's name asks for that category.
+        let of_prefix = prefix.and_then(|prefix| prefix.split_once('-')).map(|(category, _)| category);
+        let categories: BTreeSet<&str> = filter.any_category().iter().map(Category::as_str).collect();
+        let within: Option<Vec<&str>> = match (categories.is_empty(), of_prefix) {
+            (true, of_prefix) => of_prefix.map(|category| vec![category]),
+            (false, None) => Some(categories.into_iter().collect()),
+            (false, Some(category)) => Some(categories.into_iter().filter(|c| *c == category).collect()),
+        };
+        let mut items = Items::default();
+        for item in filter.query().items() {
+            items.add(item);
+        }
+        let seen = self.seen();
+        let head = match within.is_none() && items.tags.is_empty() {
+            // Only this one counts the places that it looks at.
+            true => seen.max(bigint(self.head().await?.position.get())),
+            false => i64::MAX,
+        };
+        let high = high.min(head);
+        if low > high {
+            return Ok(Page { events: Vec::new(), next: None });
+        }
+        let backwards = read.direction == Direction::Backwards;
+        let params: Params<'_> = &[
+            (&within, Type::TEXT_ARRAY),
+            (&prefix.unwrap_or(""), Type::TEXT),
+            (&items.tags, Type::TEXT_ARRAY),
+            (&items.categories, Type::TEXT_ARRAY),
+            (&items.types, Type::TEXT_ARRAY),
+            (&low, Type::INT8),
+            (&high, Type::INT8),
+            (&backwards, Type::BOOL),
+            (&(limit as i32), Type::INT4),
+            (&(PAGE_BYTES_MAX as i64), Type::INT8),
+            (&high.min(seen), Type::INT8),
+        ];
+        let mut rows = self.ask("reading the log by filter", &self.shared.statements.page_of_filter, params).await?;
+        let next = match rows.last() {
+            Some(row) if row.get::<_, Option<Uuid>>(column::ID).is_none() => {
+                let place: i64 = row.get(column::POSITION);
+                rows.pop();
+                Some(Position::new(place.cast_unsigned()))
+            }
+            _ => None,
+        };
+        Ok(Page { events: self.events(&rows).await?, next })
+    }
+
+    pub(crate) async fn event_of(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
+        let rows = self.ask("reading an event", &self.shared.statements.event, &[(&id.as_uuid(), Type::UUID)]).await?;
+        Ok(self.events(&rows).await?.pop())
+    }
+
+    pub(crate) async fn head(&self) -> Result<Token, StoreError> {
+        let rows = self.ask("reading the head", &self.shared.statements.head, &[]).await?;
+        Ok(rows.first().map_or(Token::start(self.store()), |row| self.place(row)))
+    }
+
+    pub(crate) async fn token(&self, position: Position) -> Result<Token, StoreError> {
+        if position == Position::START {
+            return Ok(Token::start(self.store()));
+        }
+        let place = bigint(position.get());
+        let mut patience = Patience::new(self.shared.options.patience);
+        loop {
+            let rows = self.ask("reading a place", &self.shared.statements.token, &[(&place, Type::INT8)]).await?;
+            if let Some(row) = rows.first() {
+                return Ok(self.place(row));
+            }
+            if place > self.seen() {
+                let head = self.head().await?.position;
+                return Err(InvalidInput::new("position", format!("{position} is beyond the head, {head}")).into());
+            }
+            self.wait_for_it(&mut patience).await?;
+        }
+    }
+
+    fn place(&self, row: &Row) -> Token {
+        Token {
+            store: self.store(),
+            position: Position::new(row.get::<_, i64>(0).cast_unsigned()),
+            event: EventId::from_uuid(row.get(1)),
+        }
+    }
+
+    pub(crate) async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
+        let statement = &self.shared.statements.stream_head;
+        let rows = self.ask("reading a stream's head", statement, &[(&stream.as_str(), Type::TEXT)]).await?;
+        let mut head = StreamHead::default();
+        if let Some(row) = rows.first() {
+            head.version = Version::new(row.get::<_, i64>(0).cast_unsigned());
+            head.position = Position::new(row.get::<_, i64>(1).cast_unsigned());
+            head.closed = row.get(2);
+        }
+        Ok(head)
+    }
+
+    pub(crate) async fn streams(
+        &self,
+        category: Option<&Category>,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, StoreError> {
+        // All streams of a category stand between its name with `-`, and with the byte behind that.
+        let first = category.map_or(String::new(), |category| format!("{category}-"));
+        let end = category.map(|category| format!("{category}."));
+        let after = after.map_or(first.as_str(), |after| after.as_str().max(&first));
+        let params: Params<'_> =
+            &[(&after, Type::TEXT), (&end, Type::TEXT), (&(limit.min(1 << 30) as i64), Type::INT8)];
+        let rows = self.ask("listing streams", &self.shared.statements.streams, params).await?;
+        rows.iter().map(|row| parsed(row.get(0))).collect()
+    }
+
+    pub(crate) async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError> {
+        let after = after.map_or("", Category::as_str);
+        let params: Params<'_> = &[(&after, Type::TEXT), (&(limit.min(1 << 30) as i64), Type::INT8)];
+        let rows = self.ask("listing categories", &self.shared.statements.categories, params).await?;
+        rows.iter().map(|row| parsed(row.get(0))).collect()
+    }
+
+    pub(crate) async fn events(&self, rows: &[Row]) -> Result<Vec<RecordedEvent>, StoreError> {
+        let known = self.kinds.read().unwrap_or_else(PoisonError::into_inner).clone_if_whole(rows);
+        let kinds = match known {
+            Some(kinds) => kinds,
+            None => self.learn_kinds(rows).await?,
+        };
+        rows.iter().zip(kinds).map(|(row, kind)| decode(row, kind)).collect()
+    }
+
+    async fn learn_kinds(&self, rows: &[Row]) -> Result<Vec<Kind>, StoreError> {
+        let wanted: BTreeSet<i32> = rows.iter().map(|row| row.get(column::KIND)).collect();
+        let wanted: Vec<i32> = wanted.into_iter().collect();
+        let params: Params<'_> = &[(&wanted, Type::INT4_ARRAY)];
+        let found = self.ask("reading kinds of events", &self.shared.statements.kinds, params).await?;
+        let mut learned = HashMap::with_capacity(found.len());
+        for row in found {
+            let kind = Kind {
+                event_type: parsed(row.get(1))?,
+                schema_version: u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX),
+                content_type: parsed(row.get(3))?,
+            };
+            learned.insert(row.get(0), kind);
+        }
+        let of_rows = learned.clone_if_whole(rows);
+        let mut kinds = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
+        if kinds.len() > KINDS_MAX {
+            kinds.clear();
+        }
+        kinds.extend(learned);
+        of_rows.ok_or_else(|| StoreError::corrupted("an event is of a kind that is not there"))
+    }
+}
+
+/// The kinds of rows, where all of them are known.
+trait Whole {
+    fn clone_if_whole(&self, rows: &[Row]) -> Option<Vec<Kind>>;
+}
+impl Whole for HashMap<i32, Kind> {
+    fn clone_if_whole(&self, rows: &[Row]) -> Option<Vec<Kind>> {
+        rows.iter().map(|row| self.get(&row.get::<_, i32>(column::KIND)).cloned()).collect()
+    }
+}
+
+/// The columns of an event, in the order of every statement that reads events.
+mod column {
+    pub(super) const POSITION: usize = 0;
+    pub(super) const VERSION: usize = 1;
+    pub(super) const RECORDED_AT: usize = 2;
+    pub(super) const ID: usize = 3;
+    pub(super) const CORRELATION_ID: usize = 4;
+    pub(super) const CAUSATION_ID: usize = 5;
+    pub(super) const KIND: usize = 6;
+    pub(super) const CLOSES_STREAM: usize = 7;
+    pub(super) const ENDS_APPEND: usize = 8;
+    pub(super) const STREAM: usize = 9;
+    pub(super) const TAGS: usize = 10;
+    pub(super) const METADATA: usize = 11;
+    pub(super) const DATA: usize = 12;
+}
+
+/// What an event counts for in a page.
+fn bytes_of(row: &Row) -> usize {
+    let text = |column| row.get::<_, Option<&str>>(column).map_or(0, str::len);
+    row.get::<_, &[u8]>(column::DATA).len() + text(column::TAGS) + text(column::METADATA) + 64
+}
+
+fn decode(row: &Row, kind: Kind) -> Result<RecordedEvent, StoreError> {
+    let position = Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned());
+    let corrupted = |what: &str, source: Option<indelible_core::Cause>| StoreError::Corrupted {
+        what: format!("{what} of the event at position {position}"),
+        source,
+    };
+    let stream: StreamId = parsed(row.get(column::STREAM))?;
+    let data: &[u8] = row.get(column::DATA);
+    let mut event = NewEvent::new(kind.event_type, kind.content_type, data.to_vec());
+    event.id = EventId::from_uuid(row.get(column::ID));
+    event.schema_version = kind.schema_version;
+    event.correlation_id = row.get::<_, Option<Uuid>>(column::CORRELATION_ID).map(CorrelationId::from_uuid);
+    event.causation_id = row.get::<_, Option<Uuid>>(column::CAUSATION_ID).map(CausationId::from_uuid);
+    if let Some(tags) = row.get::<_, Option<&str>>(column::TAGS) {
+        let tags: Result<Vec<Tag>, _> = tags.split('\n').map(Tag::new).collect();
+        event.tags = tags.map_err(|error| corrupted("a tag", Some(error.into())))?;
+    }
+    if let Some(metadata) = row.get::<_, Option<&str>>(column::METADATA) {
+        let metadata: Result<Metadata, _> = serde_json::from_str(metadata);
+        event.metadata = metadata.map_err(|error| corrupted("the metadata", Some(error.into())))?;
+    }
+    let version = Version::new(row.get::<_, i64>(column::VERSION).cast_unsigned());
+    let recorded_at = row.get::<_, std::time::SystemTime>(column::RECORDED_AT).into();
+    let mut event = RecordedEvent::new(event, stream, version, position, recorded_at);
+    event.closes_stream = row.get(column::CLOSES_STREAM);
+    event.ends_append = row.get(column::ENDS_APPEND);
+    Ok(event)
+}
+
+/// A name that was checked when it was written.
+pub(crate) fn parsed<N: FromStr<Err = InvalidInput>>(name: &str) -> Result<N, StoreError> {
+    name.parse().map_err(|error: InvalidInput| StoreError::Corrupted {
+        what: format!("the name {name:?}"),
+        source: Some(error.into()),
+    })
+}

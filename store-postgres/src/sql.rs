@@ -1,0 +1,73 @@
+//! The statements, one a file, and the schema that they are for.
+
+/// A schema's name as it stands in statements. Everything else that comes from outside is a bind parameter.
+pub(crate) fn quoted(schema: &str) -> String {
+    format!("\"{}\"", schema.replace('"', "\"\""))
+}
+
+/// What makes a store, in this order; the version of the schema is how many steps it has gone through. A step that was
+/// released never changes: what comes later is a step more.
+pub(crate) const MIGRATIONS: &[&[&str]] = &[&[
+    include_str!("sql/tables.sql"),
+    include_str!("sql/never_changed.sql"),
+    include_str!("sql/events.sql"),
+    include_str!("sql/item_positions.sql"),
+    include_str!("sql/item_kinds.sql"),
+    include_str!("sql/first_match.sql"),
+    include_str!("sql/append.sql"),
+    include_str!("sql/read_log.sql"),
+    include_str!("sql/grants.sql"),
+]];
+
+#[cfg(feature = "projections")]
+pub(crate) const MODEL_MIGRATIONS: &[&[&str]] = &[&[
+    include_str!("sql/read_model/tables.sql"),
+    include_str!("sql/read_model/advance.sql"),
+    include_str!("sql/read_model/take.sql"),
+    include_str!("sql/read_model/renew.sql"),
+    include_str!("sql/read_model/versions_change.sql"),
+    include_str!("sql/read_model/grants.sql"),
+]];
+
+macro_rules! statements {
+    ($type:ident, $folder:literal: $($name:ident)+) => {
+        /// The statements for one schema.
+        pub(crate) struct $type {
+            /// The schema's name, quoted.
+            pub(crate) schema: String,
+            $(pub(crate) $name: String,)+
+        }
+
+        impl $type {
+            pub(crate) fn new(schema: &str) -> Self {
+                let schema = quoted(schema);
+                $(let $name = without_comments(include_str!(concat!($folder, stringify!($name), ".sql")))
+                    .replace("indelible.", &format!("{schema}."));)+
+                Self { schema, $($name,)+ }
+            }
+        }
+    };
+}
+statements! {
+    Statements, "sql/":
+    identity head token follow event stream_head kinds
+    page_of_stream page_of_stream_backwards page_of_log page_of_log_backwards page_of_filter
+    streams categories
+    call_append
+    load_snapshot save_snapshot delete_snapshot load_checkpoint save_checkpoint
+    verify
+}
+#[cfg(feature = "projections")]
+statements! {
+    ModelStatements, "sql/read_model/":
+    format
+    call_advance call_take call_renew release leave stopped workers leases partitions
+    versions shown make show take_over drop reset caught_up
+    park letters letters_of_stream redriven discard discarded
+}
+
+/// Spares the server reading them at each call.
+fn without_comments(statement: &str) -> String {
+    let lines: Vec<&str> = statement.lines().filter(|line| !line.starts_with("--")).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,2 @@
+-- $1 stream
+DELETE FROM indelible.snapshots WHERE stream = $1

@@ -1,0 +1,2 @@
+-- $1 reader
+SELECT position, event_id FROM indelible.checkpoints WHERE reader = $1

@@ -1,0 +1,13 @@
+-- Events never change, whoever asks.
+CREATE FUNCTION never_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are never changed or deleted'
+        USING ERRCODE = 'INDE1', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
+END
+$$;
+CREATE TRIGGER never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON log
+    FOR EACH STATEMENT EXECUTE FUNCTION never_changed();
+CREATE TRIGGER never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON tags
+    FOR EACH STATEMENT EXECUTE FUNCTION never_changed();
+CREATE TRIGGER never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON kinds
+    FOR EACH STATEMENT EXECUTE FUNCTION never_changed();

@@ -1,0 +1,1 @@
+SELECT indelible.indelible_caught_up($1, $2)

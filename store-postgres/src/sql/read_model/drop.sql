@@ -1,0 +1,1 @@
+SELECT indelible.indelible_drop($1, $2)

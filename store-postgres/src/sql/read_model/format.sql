@@ -1,0 +1,1 @@
+SELECT format FROM indelible.indelible_format

@@ -1,0 +1,1 @@
+DELETE FROM indelible.indelible_dead_letters WHERE projection = $1 AND version = $2 AND position = $3 RETURNING position

@@ -1,0 +1,1 @@
+SELECT indelible.indelible_reset($1, $2, $3, $4)

@@ -1,0 +1,1 @@
+SELECT indelible.indelible_show($1)

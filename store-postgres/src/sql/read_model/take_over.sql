@@ -1,0 +1,1 @@
+SELECT indelible.indelible_take_over($1, $2)

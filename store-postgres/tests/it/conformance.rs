@@ -1,0 +1,63 @@
+//! The store keeps the contract. Each case has a schema of its own, and where it asks for another handle, that of another
+//! process.
+
+use std::sync::Arc;
+
+use indelible_core::{
+    AnyStore, Limits,
+    conformance::{Harness, remote::Remote},
+};
+use indelible_postgres::PostgresStore;
+
+use crate::{
+    child,
+    cluster::{fresh_schema, shared_url},
+};
+
+pub(crate) struct Postgres {
+    url: String,
+    schema: String,
+    store: PostgresStore,
+}
+
+impl Postgres {
+    pub(crate) async fn new(url: String) -> Self {
+        let schema = fresh_schema();
+        let store = PostgresStore::options().schema(&schema).open(&url).await.unwrap();
+        Self { url, schema, store }
+    }
+
+    pub(crate) async fn verify(&self) {
+        self.store.verify().await.unwrap();
+    }
+
+    async fn open(&self, limits: Limits) -> PostgresStore {
+        PostgresStore::options().schema(&self.schema).limits(limits).open(&self.url).await.unwrap()
+    }
+}
+
+#[async_trait::async_trait]
+impl Harness for Postgres {
+    fn store(&self) -> AnyStore {
+        Arc::new(self.store.clone())
+    }
+
+    async fn reopen(&mut self, limits: Limits) {
+        self.store.close().await.unwrap();
+        self.store = self.open(limits).await;
+    }
+
+    /// The process dies: whatever its connections are doing, another goes on without it. (What a crash of the server
+    /// leaves is for `crash`.)
+    async fn crash(&mut self) {
+        self.store = self.open(Limits::default()).await;
+    }
+
+    async fn another(&self) -> AnyStore {
+        let (url, schema) = (self.url.clone(), self.schema.clone());
+        let start = move || Remote::start(|port| child::server(&url, &schema, port));
+        Arc::new(tokio::task::spawn_blocking(start).await.unwrap())
+    }
+}
+
+indelible_core::conformance!(Postgres::new(shared_url()).await);

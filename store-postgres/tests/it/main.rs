@@ -1,0 +1,29 @@
+//! The shared store: that it keeps the contract, and what it keeps through lost connections, crashes and hostile names.
+
+mod child;
+mod cluster;
+mod proxy;
+mod writing;
+
+mod against_memory;
+mod bugs;
+mod conformance;
+mod crash;
+mod cut;
+mod fail_over;
+mod faults;
+mod growing;
+mod history;
+mod hostile;
+mod opening;
+mod pooled;
+mod races;
+#[cfg(feature = "projections")]
+mod read_model;
+mod refused;
+mod roles;
+mod silent;
+mod stalls;
+mod tail;
+mod tls;
+mod verify;

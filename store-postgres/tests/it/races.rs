@@ -1,0 +1,77 @@
+//! Many that want what only one can have: a name, by a consistency condition; a version; seats, of which there are some.
+//! They race over two handles, as processes do, and in each round there is one winner, or as many as there are seats.
+//! `INDELIBLE_RACES` says how many rounds.
+
+use std::sync::Arc;
+
+use indelible_core::{
+    Append, AppendOutcome, Condition, EventStore, ExpectedVersion, Position, ReadLog, StoreError, Tag, Version,
+    conformance::fault::{Line, Verdict},
+};
+use indelible_postgres::PostgresStore;
+use rand::Rng;
+use tokio::sync::Barrier;
+
+use crate::{
+    child::number,
+    cluster::{fresh_schema, shared_url},
+    writing::{event, stream},
+};
+
+pub(crate) const FAULT: &str = "8 to 64 race for one place";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_racer_wins() {
+    let rounds = number("INDELIBLE_RACES").unwrap_or(90);
+    let (url, schema) = (shared_url(), fresh_schema());
+    let open = || PostgresStore::options().schema(&schema).open(&url);
+    let stores = [open().await.unwrap(), open().await.unwrap()];
+    let (mut racers_all, mut verdict) = (0, Verdict::default());
+    for round in 0..rounds {
+        let racers = rand::rng().random_range(8..=64);
+        racers_all += racers;
+        let head = stores[0].head().await.unwrap().position;
+        let start = Arc::new(Barrier::new(racers));
+        let race = (0..racers).map(|n| {
+            let (store, start) = (stores[n % 2].clone(), Arc::clone(&start));
+            tokio::spawn(async move {
+                let append = racer(round, n, head);
+                start.wait().await;
+                store.append(append).await
+            })
+        });
+        let mut winners = 0;
+        for outcome in futures::future::join_all(race).await {
+            match outcome.unwrap() {
+                Ok(AppendOutcome::Appended(_)) => winners += 1,
+                Ok(AppendOutcome::Conflict(_)) => {}
+                Err(error @ StoreError::Unavailable { .. }) => panic!("nothing was away: {error:?}"),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        let there =
+            stores[1].read_log(&ReadLog::matching(Tag::of("round", round).unwrap())).await.unwrap().events.len();
+        if (winners, there) != (1, 1) {
+            verdict.wrong("winners", || format!("round {round}: {winners} of {racers} won, {there} are there"));
+        }
+        verdict.acknowledged += 1;
+    }
+    let controls = format!("{racers_all} racers, one winner in each round");
+    Line::new(FAULT, rounds, rounds, &verdict, &controls).print();
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
+/// In turn: nobody has the name, from the beginning or since the racers looked; the stream has this version; does not exist.
+fn racer(round: u64, n: usize, head: Position) -> Append {
+    let name = Tag::of("round", round).unwrap();
+    let event = event("Won").with_tags([name.clone()]);
+    let own = stream(&format!("racer-{n}"));
+    match round % 4 {
+        0 => {
+            Append::to(own, ExpectedVersion::Any, [event]).require(Condition::none_after(name.into(), Position::START))
+        }
+        1 => Append::to(own, ExpectedVersion::Any, [event]).require(Condition::none_after(name.into(), head)),
+        2 => Append::to(stream("contested-1"), ExpectedVersion::Exact(Version::new(round / 4)), [event]),
+        _ => Append::to(stream(&format!("new-{round}")), ExpectedVersion::NoStream, [event]),
+    }
+}

@@ -1,0 +1,14 @@
+//! Projections into PostgreSQL: exactly once, by one owner at a time, whatever dies.
+
+mod fixture;
+mod speed;
+
+mod kills;
+mod leases;
+mod letters;
+mod model;
+mod transactions;
+mod versions;
+
+pub(crate) use kills::project;
+pub(crate) use model::open;

@@ -1,0 +1,154 @@
+//! P3: an event that cannot be handled is parked with all that follow it in its stream, and nothing is skipped in silence.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use indelible_core::{Cause, EventStore, Position};
+use indelible_postgres::{PostgresModel, PostgresTx};
+use indelible_projections::{
+    Envelope, OnFailure, Order, PartitionState, Project, Projection, ProjectionId, ReadModel, Retry, Waited, Wants,
+    Worker,
+};
+
+use super::fixture::*;
+use crate::cluster::shared_url;
+
+/// How it fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    Says,
+    Panics,
+    /// Its statement is refused, which shows with the commit.
+    Writes,
+    Reads,
+}
+
+/// The tally, that cannot handle 13 cents until it is mended.
+#[derive(Clone)]
+struct Picky {
+    how: How,
+    is_mended: Arc<AtomicBool>,
+}
+impl Projection for Picky {
+    const NAME: &'static str = "tally";
+    const ORDER: Order = Order::PerStream { partitions: PARTITIONS };
+    const ON_FAILURE: OnFailure = OnFailure::Park { streams_max: 2 };
+    const RETRY: Retry =
+        Retry { attempts_max: 2, pause_first: Duration::from_millis(1), pause_max: Duration::from_millis(2) };
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<PostgresModel> for Picky {
+    const SETUP: &'static str = TABLES;
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut PostgresTx) -> Result<(), Cause> {
+        tally(envelope, tx).await?;
+        match (&envelope.event, self.how) {
+            _ if self.is_mended.load(SeqCst) => {}
+            (AccountEvent::Deposited { cents: 13 }, How::Says) => return Err("13\0 is bad luck".into()),
+            (AccountEvent::Deposited { cents: 13 }, How::Panics) => panic!("13"),
+            (AccountEvent::Deposited { cents: 13 }, How::Writes) => tx.execute("SELECT 1 / 0", ()).await?,
+            (AccountEvent::Deposited { cents: 13 }, How::Reads) => {
+                tx.query("SELECT 1 / 0", ()).await.map_err(|error| format!("wrapped: {error}"))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poison_event_is_parked_with_those_behind_it_and_redriven() {
+    let url = shared_url();
+    for how in [How::Says, How::Panics, How::Writes, How::Reads] {
+        let (store, name) = (store(&url).await, fresh_model());
+        let model = PostgresModel::options().schema(&name).open(&url).await.unwrap();
+        let picky = Picky { how, is_mended: Arc::default() };
+        for (account, cents) in [("a", 1), ("a", 13), ("b", 3), ("a", 2), ("c", 4), ("b", 5)] {
+            deposit(&store, account, cents).await;
+        }
+        let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
+        let waited = running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+        assert_eq!(waited, Waited::Reached, "{how:?}");
+        let later = deposit(&store, "a", 6).await;
+        assert_eq!(running.wait_for(&later, SOON).await.unwrap(), Waited::Parked(stream("a")), "{how:?}");
+        let head = deposit(&store, "b", 7).await;
+        assert_eq!(running.wait_for_stream(&head, &stream("b"), SOON).await.unwrap(), Waited::Reached);
+
+        let projection = ProjectionId::of::<Picky>();
+        let until = std::time::Instant::now() + SOON / 4;
+        let letters = loop {
+            let letters = model.letters(&projection, Some(&stream("a")), Position::START, 10).await.unwrap();
+            if letters.len() == 3 {
+                break letters;
+            }
+            assert!(std::time::Instant::now() < until, "events were skipped without a letter, {how:?}: {letters:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(model.letters(&projection, None, Position::START, 10).await.unwrap(), letters);
+        assert_eq!(model.letters(&projection, None, letters[0].position, 1).await.unwrap(), letters[1..2]);
+        assert_eq!(letters.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [2, 0, 0]);
+        assert!(letters[0].error.as_ref().is_some_and(|error| !error.is_empty()), "{letters:?}");
+        let parked: usize = model.partitions(&projection).await.unwrap().iter().map(|row| row.parked).sum();
+        assert_eq!(parked, 1);
+        let mut views = model.query::<Picky>().await.unwrap();
+        let sums = views.query("SELECT account, sum::bigint FROM sums ORDER BY 1", ()).await.unwrap();
+        let sums: Vec<(String, i64)> = sums.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(sums, [("a".into(), 1), ("b".into(), 15), ("c".into(), 4)]);
+        drop(views);
+
+        // It still can't, and another worker finds what is parked.
+        assert!(running.redrive::<Picky, _>(&model, &stream("a")).await.is_err());
+        assert!(running.drain(SOON).await);
+        let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
+        picky.is_mended.store(true, SeqCst);
+        let redriven = loop {
+            // Its partitions are being taken.
+            match running.redrive::<Picky, _>(&model, &stream("a")).await {
+                Ok(redriven) => break redriven,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        assert_eq!(redriven, 3);
+        let head = deposit(&store, "a", 8).await;
+        assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached, "{how:?}");
+        running.drain(SOON).await;
+
+        let clean = fresh_model();
+        let other = PostgresModel::options().schema(&clean).open(&url).await.unwrap();
+        let running = Worker::new(&store).add(&other, Tally).start().await.unwrap();
+        assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+        assert_eq!(contents(&url, &name, 1).await, contents(&url, &clean, 1).await, "{how:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_too_many_parked_streams_it_stops_and_what_is_discarded_is_kept_with_its_reason() {
+    let url = shared_url();
+    let (store, model) = (store(&url).await, model(&url).await);
+    let picky = Picky { how: How::Says, is_mended: Arc::default() };
+    let home = |n: &u64| indelible_projections::Partition::of(&stream(n), PARTITIONS);
+    let mates: Vec<u64> = (0..).filter(|n| home(n) == home(&0)).take(3).collect();
+    let mut head = store.head().await.unwrap();
+    for mate in &mates {
+        head = deposit(&store, mate, 13).await;
+    }
+    let running = Worker::new(&store).add(&model, picky).start().await.unwrap();
+    assert!(matches!(running.wait_for(&head, SOON).await.unwrap(), Waited::Stopped(_)));
+    let projection = ProjectionId::of::<Picky>();
+    let letters = model.letters(&projection, None, Position::START, 10).await.unwrap();
+    assert_eq!(letters.len(), 2);
+    running.discard::<Picky>(letters[0].clone(), "it never happened").await.unwrap();
+    assert!(running.discard::<Picky>(letters[0].clone(), "twice").await.is_err());
+    assert_eq!(model.letters(&projection, None, Position::START, 10).await.unwrap(), letters[1..]);
+    let discarded = model.discarded(&projection, Position::START, 10).await.unwrap();
+    assert_eq!(discarded, [(letters[0].clone(), "it never happened".to_owned())]);
+    let stopped = running.status().into_iter().flat_map(|(_, lanes)| lanes);
+    assert_eq!(stopped.filter(|lane| matches!(lane.state, PartitionState::Stopped { .. })).count(), 1);
+}

@@ -1,0 +1,252 @@
+//! P5: versions beside each other, each in its schema, and views before the one that queries see.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use indelible_core::{Cause, EventStore, Token};
+use indelible_postgres::{PostgresModel, PostgresTx};
+use indelible_projections::{
+    Envelope, Order, Project, Projection, ProjectionId, ReadModel, ReadModelError, Registration, VersionState, Waited,
+    Wants, Worker,
+};
+
+use super::fixture::*;
+use crate::{cluster::shared_url, writing::client};
+
+/// The tally, as the next release has it: another table, and another column.
+#[derive(Clone)]
+struct Next;
+impl Projection for Next {
+    const NAME: &'static str = "tally";
+    const VERSION: u32 = 2;
+    const ORDER: Order = Order::PerStream { partitions: 2 };
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<PostgresModel> for Next {
+    const SETUP: &'static str =
+        "CREATE TABLE sums (account text PRIMARY KEY, dollars numeric NOT NULL, count bigint NOT NULL);
+        CREATE TABLE largest (account text PRIMARY KEY, cents bigint NOT NULL)";
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut PostgresTx) -> Result<(), Cause> {
+        let AccountEvent::Deposited { cents } = envelope.event;
+        let account = envelope.recorded.stream.id();
+        tx.execute(
+            "INSERT INTO sums VALUES ($1, $2::bigint / 100.0, 1) ON CONFLICT (account)
+             DO UPDATE SET dollars = sums.dollars + excluded.dollars, count = sums.count + 1",
+            (account, cents),
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+async fn states(model: &PostgresModel, name: &str) -> Vec<(u32, VersionState)> {
+    model.versions(name).await.unwrap().into_iter().map(|row| (row.projection.version, row.state)).collect()
+}
+
+const ONE: &str = "CREATE TABLE t (n bigint); CREATE TABLE old (n bigint)";
+const TWO: &str =
+    "CREATE TABLE t (n text, m bigint); CREATE TABLE new (n bigint); CREATE VIEW doubled AS SELECT m * 2 AS m FROM t";
+const SAME: &str = "CREATE TABLE t (n bigint, m bigint)";
+
+struct P;
+impl Projection for P {
+    const NAME: &'static str = "p";
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+
+#[tokio::test]
+async fn a_version_is_built_beside_takes_over_goes_back_and_is_dropped() {
+    let url = shared_url();
+    let name = fresh_model();
+    let model = PostgresModel::options().schema(&name).open(&url).await.unwrap();
+    let client = client(&url).await;
+    let shows =
+        async |what: &str| client.query(&format!("SELECT * FROM \"{name}\".{what}"), &[]).await.map(|rows| rows.len());
+    assert!(matches!(model.query::<P>().await, Err(ReadModelError::Unknown { .. })));
+    register(&model, &id("p", 1), 1, ONE).await;
+    register(&model, &id("p", 2), 1, TWO).await;
+    assert_eq!(states(&model, "p").await, [(1, VersionState::Current), (2, VersionState::Building)]);
+    let mut claims = [take(&model, &id("p", 1), 0, "a").await, take(&model, &id("p", 2), 0, "a").await];
+    let mut write = async |version: usize, sql: &str| {
+        let on = step(&claims[version - 1], 1);
+        let mut tx = model.begin(&on).await.unwrap();
+        tx.execute(sql, ()).await.unwrap();
+        model.commit(tx).await.unwrap();
+        claims[version - 1].position = on.to;
+    };
+    write(1, "INSERT INTO t VALUES (1), (2)").await;
+    assert_eq!(shows("t").await.unwrap(), 2);
+    assert_eq!(shows("old").await.unwrap(), 0);
+    assert!(shows("doubled").await.is_err());
+    // Not before it has seen what the current one has.
+    let early = model.take_over(&id("p", 2)).await;
+    assert!(matches!(early, Err(ReadModelError::Behind { .. })), "{early:?}");
+    write(2, "INSERT INTO t VALUES ('x', 21)").await;
+    client
+        .batch_execute(&format!("CREATE ROLE \"r{name}\"; SELECT \"{name}\".indelible_grant_reader('r{name}')"))
+        .await
+        .unwrap();
+
+    model.take_over(&id("p", 2)).await.unwrap();
+    model.take_over(&id("p", 2)).await.unwrap();
+    assert_eq!(states(&model, "p").await, [(1, VersionState::Former), (2, VersionState::Current)]);
+    assert!(shows("old").await.is_err() && shows("new").await.is_ok());
+    let mut views = model.query::<P>().await.unwrap();
+    assert_eq!(views.query_opt("SELECT m FROM doubled", ()).await.unwrap().unwrap().get::<_, i64>(0), 42);
+    drop(views);
+    let reads =
+        client.batch_execute(&format!("SET ROLE \"r{name}\"; SELECT * FROM \"{name}\".doubled; RESET ROLE")).await;
+    reads.expect("the role reads what came later");
+
+    write(1, "INSERT INTO t VALUES (3)").await;
+    model.take_over(&id("p", 1)).await.unwrap();
+    assert_eq!(shows("t").await.unwrap(), 3);
+    let current = model.drop_version(&id("p", 1)).await;
+    assert!(matches!(current, Err(ReadModelError::Rejected { .. })), "{current:?}");
+    model.drop_version(&id("p", 2)).await.unwrap();
+    assert!(matches!(model.drop_version(&id("p", 2)).await, Err(ReadModelError::Unknown { .. })));
+    assert!(matches!(model.take_over(&id("p", 2)).await, Err(ReadModelError::Unknown { .. })));
+    let on = step(&claims[1], 1);
+    assert!(matches!(model.commit(model.begin(&on).await.unwrap()).await, Err(ReadModelError::Fenced { .. })));
+    let homes = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE $1";
+    let homes = client.query_one(homes, &[&format!("{name}\\_%")]).await.unwrap();
+    assert_eq!(homes.get::<_, i64>(0), 1);
+    client.batch_execute(&format!("DROP OWNED BY \"r{name}\"; DROP ROLE \"r{name}\"")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_with_the_same_columns_keeps_what_depends_on_its_views() {
+    let url = shared_url();
+    let name = fresh_model();
+    let model = PostgresModel::options().schema(&name).open(&url).await.unwrap();
+    let client = client(&url).await;
+    register(&model, &id("p", 1), 1, SAME).await;
+    client.batch_execute(&format!("CREATE VIEW \"{name}\".report AS SELECT sum(n) FROM \"{name}\".t")).await.unwrap();
+    register(&model, &id("p", 2), 1, SAME).await;
+    model.take_over(&id("p", 2)).await.unwrap();
+    client.query(&format!("SELECT * FROM \"{name}\".report"), &[]).await.unwrap();
+    // Another projection's table of that name is refused, and leaves nothing behind.
+    let another = Registration {
+        projection: id("q", 1),
+        partitions: 1,
+        head: Token::start(indelible_core::StoreId::new()),
+        setup: "CREATE TABLE t (n bigint)",
+    };
+    let refused = model.register(&another).await;
+    assert!(matches!(refused, Err(ReadModelError::Rejected { .. })), "{refused:?}");
+    assert!(model.versions("q").await.unwrap().is_empty());
+    register(&model, &id("q", 1), 1, "CREATE TABLE u (n bigint)").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_are_told_that_a_reset_one_is_being_rebuilt() {
+    let url = shared_url();
+    let (store, name) = (store(&url).await, fresh_model());
+    let model = PostgresModel::options().schema(&name).open(&url).await.unwrap();
+    let events = deposits(&store, 300).await;
+    let head = store.head().await.unwrap();
+    let tally = ProjectionId::of::<Tally>();
+    let running = Worker::new(&store).add(&model, Tally).start().await.unwrap();
+    running.wait_for(&head, SOON).await.unwrap();
+    running.drain(SOON).await;
+    let built = contents(&url, &name, 1).await;
+    // Who looks sees it as it was, and a reset waits for them.
+    let mut views = model.query::<Tally>().await.unwrap();
+    assert_eq!(views.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
+    let reset = tokio::spawn({
+        let (model, tally) = (model.clone(), tally.clone());
+        async move { model.reset(&tally, head).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(views.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
+    drop(views);
+    reset.await.unwrap().unwrap();
+    assert!(contents(&url, &name, 1).await.is_empty());
+    assert!(matches!(model.query::<Tally>().await, Err(ReadModelError::Rebuilding { .. })));
+    let client = client(&url).await;
+    for table in ["sums", "lists"] {
+        let told = client.query(&format!("SELECT * FROM \"{name}\".{table}"), &[]).await.unwrap_err();
+        assert_eq!(told.code().map(|code| code.code()), Some("INDM4"), "{told}");
+    }
+    let running = Worker::new(&store).add(&model, Tally).start().await.unwrap();
+    assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+    model.caught_up(&tally).await.unwrap();
+    assert_eq!(contents(&url, &name, 1).await, built);
+    let mut views = model.query::<Tally>().await.unwrap();
+    assert_eq!(views.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
+}
+
+/// While events come, a new version is built and takes over: no query sees anything but the one or the other, each with
+/// all that was there when it was asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_takes_over_under_live_traffic() {
+    let url = shared_url();
+    let (store, model) = (store(&url).await, model(&url).await);
+    let mut all = deposits(&store, 3_000).await.len() as i64;
+    let old = Worker::new(&store).with_options(batches_of(50)).add(&model, Tally).start().await.unwrap();
+    old.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (store, is_over) = (store.clone(), Arc::clone(&is_over));
+        async move {
+            let mut some = 0;
+            while !is_over.load(SeqCst) {
+                some += deposits(&store, 20).await.len() as i64;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            some
+        }
+    });
+    let asking = tokio::spawn({
+        let (model, is_over) = (model.clone(), Arc::clone(&is_over));
+        async move {
+            let (mut asked, mut seen) = (0, 3_000);
+            while !is_over.load(SeqCst) {
+                let mut views = model.query::<Tally>().await.unwrap();
+                let row = views.query_opt("SELECT sum(count)::bigint FROM sums", ()).await.unwrap().unwrap();
+                let count: i64 = row.get(0);
+                assert!(count >= seen, "a query saw {count} events, after another had seen {seen}");
+                (asked, seen) = (asked + 1, count);
+            }
+            asked
+        }
+    });
+    let new = Worker::new(&store).add(&model, Next).start().await.unwrap();
+    let next = ProjectionId::of::<Next>();
+    let started = std::time::Instant::now();
+    let mut refused = 0;
+    loop {
+        match model.take_over(&next).await {
+            Ok(()) => break,
+            Err(ReadModelError::Behind { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(started.elapsed() < SOON, "it never takes over");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    is_over.store(true, SeqCst);
+    all += writing.await.unwrap();
+    println!("{} queries, {refused} times too early, over {all} events", asking.await.unwrap());
+    let head = store.head().await.unwrap();
+    for running in [old, new] {
+        assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+    }
+    assert!(refused > 0, "it never was behind");
+    let mut views = model.query::<Next>().await.unwrap();
+    let row = views.query_opt("SELECT sum(count)::bigint, round(sum(dollars) * 100)::bigint FROM sums", ()).await;
+    let row = row.unwrap().unwrap();
+    let cents: i64 = (0..all).map(|n| n % 100 - 20).sum();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (all, cents));
+}

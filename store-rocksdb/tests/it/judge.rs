@@ -1,0 +1,15 @@
+//! What is left in a directory, opened and judged.
+
+use std::path::Path;
+
+use indelible_core::conformance::fault::{Journal, Verdict, judge_store};
+use indelible_rocksdb::RocksStore;
+
+/// Opens the store in a directory and judges it, with what it answers to appends that are sent again.
+pub(crate) fn verify(dir: &Path, journal: &Journal) -> Verdict {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    match RocksStore::open(dir) {
+        Ok(store) => runtime.block_on(judge_store(&store, journal)),
+        Err(error) => Verdict::of("refused to open", format!("{error}: {error:?}")),
+    }
+}
