@@ -56,8 +56,13 @@ pub struct NewEvent {
 impl NewEvent {
     /// An event of schema version 1, without tags and metadata.
     pub fn new(event_type: EventType, content_type: ContentType, data: impl Into<Bytes>) -> Self {
+        Self::identified(EventId::new(), event_type, content_type, data)
+    }
+
+    /// The same of an id that is known. A new one has random bits, which take longer than all else.
+    pub fn identified(id: EventId, event_type: EventType, content_type: ContentType, data: impl Into<Bytes>) -> Self {
         Self {
-            id: EventId::new(),
+            id,
             event_type,
             schema_version: 1,
             content_type,

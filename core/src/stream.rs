@@ -3,10 +3,11 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::{
     InvalidInput,
-    text::{Text, check_name, is_control, name_type},
+    text::{check_name, is_control, name_type},
 };
 
 name_type! {
@@ -36,7 +37,7 @@ impl Category {
             assert!(!is_control(bytes, i), "a category contains no control characters");
             i += 1;
         }
-        Self(Text::Static(text))
+        Self(SmolStr::new_static(text))
     }
 }
 
@@ -54,7 +55,7 @@ impl Category {
 /// # Ok::<(), indelible_core::InvalidInput>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(std::sync::Arc<str>);
+pub struct StreamId(SmolStr);
 
 impl StreamId {
     /// The stream of one aggregate.
@@ -67,7 +68,7 @@ impl StreamId {
 
     /// The part before the first `-`.
     pub fn category(&self) -> Category {
-        Category(Text::Shared(self.category_str().into()))
+        Category(self.category_str().into())
     }
 
     /// The part before the first `-`, as text.

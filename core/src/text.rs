@@ -1,62 +1,15 @@
 //! Checked text: what every name in the log has in common. Names are validated once, where they enter.
 
-use std::{borrow::Borrow, cmp::Ordering, fmt, hash, sync::Arc};
-
 use crate::InvalidInput;
 
 /// The longest stream name, category, type name and tag, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Immutable text that is cheap to clone: a constant, or shared.
-#[derive(Clone)]
-pub(crate) enum Text {
-    Static(&'static str),
-    Shared(Arc<str>),
-}
-
-impl Text {
-    pub(crate) fn as_str(&self) -> &str {
-        match self {
-            Text::Static(text) => text,
-            Text::Shared(text) => text,
-        }
-    }
-}
-
-impl PartialEq for Text {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-impl Eq for Text {}
-impl PartialOrd for Text {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Text {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.as_str().cmp(other.as_str())
-    }
-}
-impl hash::Hash for Text {
-    fn hash<H: hash::Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-impl Borrow<str> for Text {
-    fn borrow(&self) -> &str {
-        self.as_str()
-    }
-}
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// Refuses control characters: they have no place in a name, and stores differ in what they make of them.
 pub(crate) fn check_text(what: &'static str, text: &str) -> Result<(), InvalidInput> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(()); // which nearly all is, and is quick to see
+    }
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(InvalidInput::new(what, format!("contains the control character {c:?}"))),
         None => Ok(()),
@@ -79,12 +32,13 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), InvalidIn
     check_text(what, name)
 }
 
-/// A newtype over [`Text`] with the usual conversions; `$check` sees the text before it becomes one.
+/// A newtype over text with the usual conversions; `$check` sees the text before it becomes one. Short text stands in the
+/// value itself: names come with every event, and what is shared between threads or allocated costs more than its bytes.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name($crate::text::Text);
+        pub struct $name(smol_str::SmolStr);
 
         impl $name {
             /// Checks the text and takes it.
@@ -95,7 +49,7 @@ macro_rules! name_type {
                 let text = text.as_ref();
                 let check: fn(&'static str, &str) -> Result<(), $crate::InvalidInput> = $check;
                 check($what, text)?;
-                Ok(Self($crate::text::Text::Shared(text.into())))
+                Ok(Self(text.into()))
             }
 
             /// The text.

@@ -19,6 +19,9 @@ const LOG_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 
 /// What is left of the files that the process may open for all but tables.
 const OTHER_FILES: u64 = 40;
+/// Who reads so many events of the log at once goes through it. They have about as many bytes as are fetched ahead.
+const SCANNED_MIN: u64 = 500;
+const READ_AHEAD_BYTES: usize = 128 * 1024;
 /// So many tables of less than so many bytes are too many.
 const SMALL_TABLES_MAX: usize = 64;
 const SMALL_TABLE_BYTES: usize = 1024 * 1024;
@@ -270,6 +273,17 @@ impl Tier {
         let mut options = ReadOptions::default();
         if self == Self::Memory {
             options.set_read_tier(ReadTier::BlockCache);
+        }
+        options
+    }
+
+    /// For a read of so many events of the log, one after the other. What many pass by pushes nothing out of the cache, and is
+    /// fetched ahead.
+    pub(crate) fn scanning(self, events: u64) -> ReadOptions {
+        let mut options = self.options();
+        if events >= SCANNED_MIN && self == Self::Disk {
+            options.fill_cache(false);
+            options.set_readahead_size(READ_AHEAD_BYTES);
         }
         options
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use indelible_core::{Position, RecordedEvent, StoreError, Version};
-use rocksdb::{DB, DBRawIterator};
+use rocksdb::{DB, DBRawIterator, ReadOptions};
 
 use crate::{
     block::{self, Block, Head},
@@ -19,11 +19,11 @@ pub(crate) struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     pub(crate) fn new(engine: &'a Engine, tier: Tier) -> Self {
-        Self::of(&engine.log, tier)
+        Self::of(&engine.log, tier.options())
     }
 
-    fn of(log: &'a DB, tier: Tier) -> Self {
-        Self { entries: log.raw_iterator_opt(tier.options()), block: None }
+    fn of(log: &'a DB, options: ReadOptions) -> Self {
+        Self { entries: log.raw_iterator_opt(options), block: None }
     }
 
     /// The block that holds a position.
@@ -99,12 +99,14 @@ impl<'a> Events<'a> {
 
     /// Of a log that is open by itself.
     pub(crate) fn of(log: &'a DB, tier: Tier) -> Self {
-        Self { blocks: Blocks::of(log, tier), shared: None, is_sharing: false, decoder: Decoder::default() }
+        Self { blocks: Blocks::of(log, tier.options()), shared: None, is_sharing: false, decoder: Decoder::default() }
     }
 
-    /// Events that share the memory of their block, instead of a copy each: for those who want all of it.
-    pub(crate) fn shared(engine: &'a Engine, tier: Tier) -> Self {
-        Self { is_sharing: true, ..Self::new(engine, tier) }
+    /// Those who want so many of the events, one after the other, and so all of a block: they share its memory, instead of a
+    /// copy each.
+    pub(crate) fn scan(engine: &'a Engine, tier: Tier, events: u64) -> Self {
+        let blocks = Blocks::of(&engine.log, tier.scanning(events));
+        Self { blocks, shared: None, is_sharing: true, decoder: Decoder::default() }
     }
 
     pub(crate) fn at(&mut self, position: Position) -> Result<RecordedEvent, Fault> {

@@ -2,8 +2,6 @@
 //! the sequencer add. Called by `append::prepare` and `log`; `FORMAT.md` has the fields, of which most are there only where
 //! a flag says so.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use indelible_core::{
     CausationId, ContentType, CorrelationId, EventId, EventType, Metadata, NewEvent, Position, RecordedEvent, StreamId,
@@ -95,47 +93,42 @@ impl Decoder {
         let mut fields = Fields::new(record);
         let flags = fields.u8()?;
         let has = |flag| flags & flag != 0;
-        let mut event = BLANK.clone();
-        event.position = place.position;
-        event.version = place.version;
-        event.recorded_at = place.recorded_at;
-        event.closes_stream = has(CLOSES_STREAM);
-        event.ends_append = has(ENDS_APPEND);
-        event.id = EventId::from_uuid(fields.uuid()?);
-        if has(HAS_CAUSATION) {
-            event.causation_id = Some(CausationId::from_uuid(fields.uuid()?));
-        }
-        if has(HAS_CORRELATION) {
-            event.correlation_id = Some(CorrelationId::from_uuid(fields.uuid()?));
-        }
+        let id = EventId::from_uuid(fields.uuid()?);
+        let causation_id = if has(HAS_CAUSATION) { Some(CausationId::from_uuid(fields.uuid()?)) } else { None };
+        let correlation_id = if has(HAS_CORRELATION) { Some(CorrelationId::from_uuid(fields.uuid()?)) } else { None };
+        let mut schema_version = 1;
         if has(HAS_SCHEMA_VERSION) {
-            event.schema_version = u32::try_from(fields.varint()?).unwrap_or(1);
-            if event.schema_version == 1 {
+            schema_version = u32::try_from(fields.varint()?).unwrap_or(1);
+            if schema_version == 1 {
                 return Err(Damage::new("its schema version is none"));
             }
         }
-        event.stream = shared(&mut self.stream, fields.name()?)?;
-        event.event_type = shared(&mut self.event_type, fields.name()?)?;
+        let stream = shared(&mut self.stream, fields.name()?)?;
+        let event_type = shared(&mut self.event_type, fields.name()?)?;
+        let mut content_type = ContentType::JSON;
         if has(HAS_CONTENT_TYPE) {
-            event.content_type = shared(&mut self.content_type, fields.name()?)?;
-            if event.content_type == ContentType::JSON {
+            content_type = shared(&mut self.content_type, fields.name()?)?;
+            if content_type == ContentType::JSON {
                 return Err(Damage::new("it names the content type that needs no name"));
             }
         }
+        let mut tags = Vec::new();
         if has(HAS_TAGS) {
             let count = fields.u8()?.into();
-            event.tags = Vec::with_capacity(count);
+            tags.reserve_exact(count);
             for _ in 0..count {
-                event.tags.push(Tag::new(fields.name()?)?);
+                tags.push(Tag::new(fields.name()?)?);
             }
             if count == 0 {
                 return Err(Damage::new("it has no tags"));
             }
         }
-        if has(HAS_METADATA) {
-            event.metadata = metadata(&mut fields)?;
-        }
-        event.data = keep(fields.rest());
+        let metadata = if has(HAS_METADATA) { metadata(&mut fields)? } else { Metadata::new() };
+        let mut event = NewEvent::identified(id, event_type, content_type, keep(fields.rest()));
+        (event.causation_id, event.correlation_id) = (causation_id, correlation_id);
+        (event.schema_version, event.tags, event.metadata) = (schema_version, tags, metadata);
+        let mut event = RecordedEvent::new(event, stream, place.version, place.position, place.recorded_at);
+        (event.closes_stream, event.ends_append) = (has(CLOSES_STREAM), has(ENDS_APPEND));
         Ok(event)
     }
 }
@@ -202,19 +195,10 @@ fn metadata(fields: &mut Fields<'_>) -> Result<Metadata, Damage> {
     if count == 0 { Err(Damage::new("its metadata is empty")) } else { Ok(metadata) }
 }
 
-/// An event to fill in. A new one would draw a random id first, which costs more than all the rest.
-static BLANK: LazyLock<RecordedEvent> = LazyLock::new(|| {
-    let event = NewEvent::new(EventType::from_static("-"), ContentType::JSON, Bytes::new());
-    let stream = "blank-event".parse().expect("a valid stream name");
-    let mut blank = RecordedEvent::new(event, stream, Version::NONE, Position::START, Timestamp::now());
-    blank.metadata = Metadata::new();
-    blank
-});
-
 #[cfg(any(test, feature = "fuzzing"))]
 fn encoded(event: &RecordedEvent) -> Vec<u8> {
-    let mut new = NewEvent::new(event.event_type.clone(), event.content_type.clone(), event.data.clone());
-    new.id = event.id;
+    let (event_type, content_type) = (event.event_type.clone(), event.content_type.clone());
+    let mut new = NewEvent::identified(event.id, event_type, content_type, event.data.clone());
     new.schema_version = event.schema_version;
     new.tags = event.tags.clone();
     new.metadata = event.metadata.clone();
@@ -227,7 +211,7 @@ fn encoded(event: &RecordedEvent) -> Vec<u8> {
 /// For [`fuzzing`](crate::fuzzing).
 #[cfg(feature = "fuzzing")]
 pub(crate) fn comes_back(record: &[u8]) -> bool {
-    let place = Place { position: Position::FIRST, version: Version::FIRST, recorded_at: BLANK.recorded_at };
+    let place = Place { position: Position::FIRST, version: Version::FIRST, recorded_at: Timestamp::now() };
     let decoded = Decoder::default().decode(place, record, Bytes::copy_from_slice);
     let head = Head::parse(record).map(|head| head.tags().for_each(drop));
     decoded.is_ok_and(|event| {
@@ -243,6 +227,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    fn blank() -> RecordedEvent {
+        let event = NewEvent::new(EventType::from_static("-"), ContentType::JSON, Bytes::new());
+        let stream = "blank-event".parse().unwrap();
+        RecordedEvent::new(event, stream, Version::NONE, Position::START, Timestamp::now())
+    }
 
     fn name() -> impl Strategy<Value = String> {
         string_regex("[a-zä ☃:._]{1,40}").unwrap_or_else(|error| panic!("{error}"))
@@ -263,7 +253,7 @@ mod tests {
             recorded_at in -300_000_000_000_000_000_i64..250_000_000_000_000_000,
             (closes_stream, ends_append) in (any::<bool>(), any::<bool>()),
         ) -> RecordedEvent {
-            let mut event = BLANK.clone();
+            let mut event = blank();
             event.id = EventId::from_uuid(id);
             event.event_type = EventType::new(event_type).unwrap();
             event.schema_version = schema_version;
@@ -333,7 +323,7 @@ mod tests {
     /// What is on disk stays readable: these bytes may never be read otherwise.
     #[test]
     fn the_format_is_this() {
-        let mut event = BLANK.clone();
+        let mut event = blank();
         event.id = EventId::from_uuid(Uuid::from_u128(7));
         event.stream = "a-1".parse().unwrap();
         event.event_type = EventType::from_static("T");

@@ -15,8 +15,8 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, Page, Position, ReadLog, ReadStream,
-    RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
+    Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, PAGE_BYTES_MAX, Page, Position,
+    ReadLog, ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
 use rocksdb::DB;
 use tokio::{
@@ -33,7 +33,7 @@ use crate::{
     frozen,
     keeper::{Errand, Keeper},
     open::{self, Opened},
-    read::View,
+    read::{View, halves},
     seen::Seen,
     statistics::{self, Counters},
 };
@@ -529,8 +529,27 @@ impl EventStore for RocksStore {
     }
 
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
-        let read = read.clone();
-        self.read(move |view| view.log_page(&read)).await
+        let shared = &self.handle.shared;
+        shared.counters.read();
+        if let Some(found) = shared.view_in_memory(|view| view.log_page(read)) {
+            return found;
+        }
+        let page = |read: ReadLog, bytes| {
+            let reader = Arc::clone(shared);
+            in_turn(&shared.turns, move || reader.view(|view| view.part_of_page(&read, bytes)))
+        };
+        let head = *self.published().borrow();
+        let Some([first, second]) = halves(read, head) else { return page(read.clone(), PAGE_BYTES_MAX).await };
+        let split = second.from;
+        let (found, rest) = futures::join!(page(first, PAGE_BYTES_MAX / 2), page(second, PAGE_BYTES_MAX / 2));
+        let mut found = found?;
+        // Unless the first one was full before.
+        if found.next == Some(split) {
+            let rest = rest?;
+            found.events.extend(rest.events);
+            found.next = rest.next;
+        }
+        Ok(found)
     }
 
     async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {

@@ -2,9 +2,11 @@
 
 use std::{fmt, marker::PhantomData};
 
+use smol_str::SmolStr;
+
 use crate::{
     Aggregate, Category, Event, InvalidInput,
-    text::{Text, check_name, is_control, name_type},
+    text::{check_name, is_control, name_type},
 };
 
 name_type! {
@@ -37,7 +39,7 @@ macro_rules! from_static {
                     assert!(!is_control(bytes, i), "a name contains no control characters");
                     i += 1;
                 }
-                Self(Text::Static(text))
+                Self(SmolStr::new_static(text))
             }
         }
     };

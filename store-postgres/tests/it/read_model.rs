@@ -1,7 +1,6 @@
 //! Projections into PostgreSQL: exactly once, by one owner at a time, whatever dies.
 
 mod fixture;
-mod speed;
 
 mod kills;
 mod leases;

@@ -46,9 +46,10 @@ async fn a_batch_is_halved_until_the_culprit_stands_alone() {
 #[tokio::test]
 async fn a_statement_timeout_is_no_loss() {
     let (url, schema) = (shared_url(), fresh_schema());
-    let limited = format!("{url}{}options=-c%20statement_timeout%3D200", if url.contains('?') { '&' } else { '?' });
-    let store = PostgresStore::options().schema(&schema).open(&limited).await.unwrap();
-    store.append(append("a-1", 0)).await.unwrap();
+    let limited = format!("{url}{}options=-c%20statement_timeout%3D1000", if url.contains('?') { '&' } else { '?' });
+    let options = PostgresStore::options().schema(&schema);
+    options.clone().open(&url).await.unwrap().append(append("a-1", 0)).await.unwrap();
+    let store = options.open(&limited).await.unwrap();
     let other = client(&url).await;
     let lock = format!("SELECT pg_advisory_lock(lock) FROM {schema}.store");
     other.batch_execute(&lock).await.unwrap();

@@ -15,7 +15,7 @@ use crate::{
     writing::{SOON, append, appended, client, event, log, stream},
 };
 
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The server hangs: the kernel takes connections for it, and nobody answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -245,9 +245,13 @@ async fn statistics_say_how_a_store_is() {
     assert!(futures::poll!(&mut waiting).is_pending());
     assert_eq!(store.statistics().appends_under_way, 1);
     waiting.await.unwrap();
-    time::sleep(Duration::from_millis(1_300)).await;
-    let idle = store.statistics();
-    assert_eq!((idle.anchor_lag, idle.queue_bytes), (0, 0));
+    let is_anchored = async || {
+        while store.statistics().anchor_lag > 0 {
+            time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(30), is_anchored()).await.expect("the anchor follows");
+    assert_eq!(store.statistics().queue_bytes, 0);
     store.close().await.unwrap();
     assert_eq!((store.statistics().appends, store.statistics().head), (21, 0), "counters stay");
     let again = RocksStore::open(dir.path()).unwrap().statistics();

@@ -69,7 +69,7 @@ async fn who_took_a_partition_first_can_commit_nothing_more() {
 
 #[tokio::test]
 async fn a_lease_is_kept_renewed_given_back_and_runs_out() {
-    let lease = Duration::from_millis(600);
+    let lease = Duration::from_millis(1_500);
     let model = short(&shared_url(), lease).await;
     register(&model, &id("p", 1), 2, TABLE).await;
     let take_as = async |name: &str, partition| {
@@ -123,7 +123,7 @@ async fn a_lease_is_kept_renewed_given_back_and_runs_out() {
 /// lease.
 #[tokio::test]
 async fn a_transaction_that_stands_still_keeps_nobody_out() {
-    let lease = Duration::from_millis(600);
+    let lease = Duration::from_millis(1_500);
     let model = short(&shared_url(), lease).await;
     register(&model, &id("p", 1), 1, TABLE).await;
     let claim = take(&model, &id("p", 1), 0, "a").await;
@@ -141,7 +141,7 @@ async fn a_transaction_that_stands_still_keeps_nobody_out() {
         sleep(Duration::from_millis(10)).await;
     };
     println!("taken {:?} after the last sign of its owner, with a lease of {lease:?}", started.elapsed());
-    assert!(started.elapsed() < lease + Duration::from_secs(1));
+    assert!(started.elapsed() < 3 * lease);
     assert_eq!(taken.position, claim.position);
     let committed = model.commit(stalled).await;
     assert!(matches!(committed, Err(ReadModelError::Unavailable { .. })), "{committed:?}");
@@ -150,7 +150,7 @@ async fn a_transaction_that_stands_still_keeps_nobody_out() {
 /// A batch that takes longer than the lease has it again when it is committed.
 #[tokio::test]
 async fn a_long_batch_renews_its_lease() {
-    let lease = Duration::from_millis(600);
+    let lease = Duration::from_millis(1_500);
     let model = short(&shared_url(), lease).await;
     register(&model, &id("p", 1), 1, TABLE).await;
     let claim = take(&model, &id("p", 1), 0, "a").await;
