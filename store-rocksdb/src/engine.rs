@@ -181,6 +181,7 @@ impl Setup {
         // Most event ids that are looked up are new, and so are many streams.
         options.set_block_based_table_factory(&self.tables(Some(10.0)));
         options.set_compression_type(DBCompressionType::Zstd);
+        options.set_compression_options(-14, 1, 0, 0);
         options
     }
 
@@ -190,6 +191,8 @@ impl Setup {
         // A first opening that was killed on its way may have made one of them only.
         options.create_missing_column_families(true);
         options.set_max_open_files(open_files());
+        // In 64 parts of four files each, which is the default, files that are in use push one another out.
+        options.set_table_cache_num_shard_bits(1);
         options.set_keep_log_file_num(4);
         options.set_log_level(LogLevel::Warn);
         // An idle store does nothing.

@@ -1,8 +1,10 @@
 //! The log: blocks in RocksDB, read by position. Called by `read`, `open` and `verify`.
 
+use std::thread;
+
 use bytes::Bytes;
 use indelible_core::{Position, RecordedEvent, StoreError, Version};
-use rocksdb::{DB, DBRawIterator, ReadOptions};
+use rocksdb::{DB, DBPinnableSlice, DBRawIterator, ReadOptions};
 
 use crate::{
     block::{self, Block, Head},
@@ -151,7 +153,6 @@ pub(crate) fn events_at(
     mut show: impl FnMut(RecordedEvent) -> Result<bool, Fault>,
 ) -> Result<(), Fault> {
     let mut decoder = Decoder::default();
-    let log = engine.log.cf_handle("default").expect("a database has it");
     let mut rest = spots;
     let mut count = BATCH_MIN;
     while !rest.is_empty() {
@@ -159,9 +160,7 @@ pub(crate) fn events_at(
         rest = later;
         let mut keys: Vec<[u8; 8]> = batch.iter().map(|spot| block::key(spot.block)).collect();
         keys.dedup();
-        let is_sorted = keys.is_sorted();
-        let values = engine.log.batched_multi_get_cf_opt(log, &keys, is_sorted, &tier.options());
-        let mut blocks = keys.iter().zip(values);
+        let mut blocks = keys.iter().zip(fetch(&engine.log, tier, &keys));
         let mut block = None;
         let mut largest = 1;
         for spot in batch {
@@ -187,10 +186,33 @@ pub(crate) fn events_at(
     Ok(())
 }
 
-/// How many blocks are read in one call at first, and at most; and how many bytes they have then, if they are like those
+/// Blocks of many places. A disk serves several calls at once, and each has its blocks to unpack: where they are not in memory,
+/// many are fetched side by side.
+fn fetch<'a>(log: &'a DB, tier: Tier, keys: &[[u8; 8]]) -> Vec<Result<Option<DBPinnableSlice<'a>>, rocksdb::Error>> {
+    let family = log.cf_handle("default").expect("a database has it");
+    let get = |keys: &[[u8; 8]]| log.batched_multi_get_cf_opt(family, keys, keys.is_sorted(), &tier.options());
+    if tier == Tier::Memory || keys.len() < FETCHED_APART_MIN {
+        return get(keys);
+    }
+    thread::scope(|scope| {
+        let mut parts = keys.chunks(keys.len().div_ceil(FETCHERS));
+        let first = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|keys| scope.spawn(move || get(keys))).collect();
+        let mut found = get(first);
+        for other in others {
+            found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        found
+    })
+}
+
+/// How many fetch blocks side by side, and from how many blocks on.
+const FETCHERS: usize = 4;
+const FETCHED_APART_MIN: usize = 32;
+/// How many blocks are read in one go at first, and at most; and how many bytes they have then, if they are like those
 /// before.
 const BATCH_MIN: usize = 8;
-const BATCH_MAX: usize = 32;
+const BATCH_MAX: usize = 128;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 fn missing(position: Position) -> StoreError {

@@ -44,6 +44,7 @@ fn options() -> Options {
     options.set_compression_type(DBCompressionType::Zstd);
     options.set_compression_options(-14, 1, 0, 0);
     options.set_max_open_files(256);
+    options.set_table_cache_num_shard_bits(1);
     options
 }
 
