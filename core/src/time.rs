@@ -19,6 +19,7 @@ use crate::InvalidInput;
 /// assert_eq!(time.as_micros() % 1_000, 250);
 /// assert_eq!(time.to_string(), "2026-01-31T09:30:00.00025Z");
 /// assert_eq!((time + std::time::Duration::from_micros(999_750)).to_string(), "2026-01-31T09:30:01Z");
+/// assert_eq!(Timestamp::from(std::time::SystemTime::from(time)), time);
 /// # Ok::<(), indelible_core::InvalidInput>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +70,15 @@ impl From<SystemTime> for Timestamp {
             Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
         };
         Self(micros.clamp(jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond()))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    /// The epoch where this machine's clock can't tell it.
+    fn from(time: Timestamp) -> Self {
+        let distance = Duration::from_micros(time.0.unsigned_abs());
+        let there = if time.0 < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+        there.unwrap_or(UNIX_EPOCH)
     }
 }
 

@@ -74,6 +74,12 @@ impl Running {
         self.handles.iter().map(|handle| (handle.id.clone(), handle.seen.borrow().clone())).collect()
     }
 
+    /// Whether all its projections run. One that has stopped does, and one that is paused; one whose task is gone does not,
+    /// and nothing but another start helps. That takes a bug here, so it is for a process that wants to be told dead then.
+    pub fn is_alive(&self) -> bool {
+        self.handles.iter().all(|handle| !handle.task.is_finished())
+    }
+
     /// Waits until every projection has seen an append (P6): all partitions of the version that queries see have looked
     /// that far, whoever owns them, and the stream of its event is not parked. The first answer but [`Waited::Reached`]
     /// is the answer. Partitions that other workers own may say only once a second how far they have looked, where none
@@ -254,6 +260,7 @@ impl Running {
                 handle.draining.store(true, Ordering::Release);
                 handle.tell(Command::Drain).await;
                 let drained = (&mut handle.task).await.is_ok();
+                let _ = (&mut handle.overseer).await; // it has the store and the read model, and ends with the runner
                 match &mut handle.keeper {
                     Some(keeper) => keeper.await.is_ok() && drained,
                     None => drained,

@@ -114,11 +114,13 @@ pub(crate) struct Overseer<M> {
 }
 
 impl<M: ReadModel> Overseer<M> {
+    /// Until its runner has ended.
     pub async fn run(self) {
+        let mut runner = self.owned.clone();
         let mut target = None;
         let mut looks = VecDeque::new();
         let mut gauges = Gauges::default();
-        while !self.progress.is_closed() {
+        loop {
             gauges.set(&self.id, &self.owned.borrow(), *self.store.published().borrow());
             let builds = match self.look(&mut target, &mut looks).await {
                 Ok(builds) => builds,
@@ -128,7 +130,10 @@ impl<M: ReadModel> Overseer<M> {
                     false
                 }
             };
-            sleep(if builds { BUILDING_EVERY } else { STEADY_EVERY }).await;
+            tokio::select! {
+                _ = runner.wait_for(|_| false) => return,
+                () = sleep(if builds { BUILDING_EVERY } else { STEADY_EVERY }) => {}
+            }
         }
     }
 

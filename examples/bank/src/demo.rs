@@ -1,37 +1,50 @@
-//! What event sourcing gave: hundreds of commands at once on a few accounts, nothing lost, nothing half done, and every
-//! balance explained. Fails when a sum is wrong, when nothing conflicted, or when no snapshot was used.
+//! What event sourcing gave: hundreds of commands at once on a few accounts, nothing lost, nothing half done, every
+//! balance explained, and views that say the same. Fails when a sum is wrong, when nothing conflicted, when no snapshot
+//! was used, or when a view answers something else than the log.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Result, bail, ensure};
-use futures::future::{join_all, try_join_all};
-use indelible::{Aggregate, AsOf, CommandError, Executor, ReadStream, Repository, Version};
-
-use crate::{
-    StoreKind,
+use bank::{
+    Bank, Teller,
     account::{Account, AccountError, Deposit, Open, Withdraw},
+    audit::audit,
     money::Cents,
-    open, report,
+    views::{AccountsOf, BalanceOf, Balances, StatementOf, TotalsByDay},
 };
+use futures::future::{join_all, try_join_all};
+use indelible::{Aggregate, AsOf, CommandError, ReadModel, ReadStream, Repository, Version, Waited};
+
+use crate::{PATIENCE, report};
 
 const OWNERS: [&str; 4] = ["ada", "bob", "cleo", "dan"];
 const COMMANDS: usize = 600;
 const START: Cents = Cents(10_000);
 
-pub async fn run(kind: StoreKind) -> Result<()> {
+pub async fn run<M: ReadModel>(open: impl AsyncFn(&Path) -> Result<Bank<M>>, lasts: bool) -> Result<()>
+where
+    Bank<M>: Teller,
+{
     let directory = tempfile::tempdir()?;
-    let store = open(kind, directory.path()).await?;
+    let bank = open(directory.path()).await?;
     let mut steps = Steps(Instant::now());
 
-    let accounts = Repository::<Account>::new(&store);
+    let running = bank.worker().start().await?;
+    let accounts = bank.accounts.clone();
     for owner in OWNERS {
         let open = accounts.execute(owner, Open { owner: owner.into() });
-        open.and(accounts.execute(owner, Deposit { amount: START })).await?;
+        let done = open.and(accounts.execute(owner, Deposit { amount: START })).await?;
+        // Read your writes: the view is asked when it has seen what was just written.
+        let stream = Account::stream(&owner.into())?;
+        let waited = bank.views.wait_for::<Balances>(&done.token(), Some(&stream), PATIENCE).await?;
+        ensure!(waited == Waited::Reached, "the balance of {owner} can't be seen: {waited:?}");
+        let balance = bank.ask(BalanceOf(owner.into())).await?;
+        ensure!(balance.is_some_and(|found| found.balance == START), "{owner} does not have {START}");
     }
-    steps.done(format!("opened {} accounts with {START} each", OWNERS.len()));
+    steps.done(format!("opened {} accounts with {START} each, and saw each at once", OWNERS.len()));
 
     // Two branches, each with a memory of its own: what one has just done, the other does not know yet.
-    let branches = [accounts.clone(), Repository::<Account>::new(&store)];
+    let branches = [accounts.clone(), Repository::<Account>::new(bank.store())];
     let branch = |n: usize| branches[n / OWNERS.len() % branches.len()].clone();
     let outcomes = join_all((0..COMMANDS).map(|n| tokio::spawn(command(branch(n), n)))).await;
     let (mut paid_in, mut taken_out) = (START.0 * OWNERS.len() as u64, 0);
@@ -54,15 +67,16 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     ensure!(retries > 0, "no two commands conflicted");
 
     let middle = Version::new(accounts.load(OWNERS[0]).await?.version().get() / 2);
+    ensure!(running.drain(PATIENCE).await, "the views could not be closed");
     drop((accounts, branches));
     // Memory ends with its store; there, only what was remembered of it is dropped.
-    let store = if kind == StoreKind::Memory {
-        store
+    let bank = if lasts {
+        drop(bank);
+        open(directory.path()).await?
     } else {
-        drop(store);
-        open(kind, directory.path()).await?
+        Bank::new(bank.store(), bank.views.model())
     };
-    let accounts = Repository::<Account>::on(&Executor::new(&store));
+    let accounts = &bank.accounts;
     steps.done("closed the bank and opened it again".into());
 
     let loaded = try_join_all(OWNERS.map(|owner| accounts.load(owner))).await?;
@@ -72,24 +86,37 @@ pub async fn run(kind: StoreKind) -> Result<()> {
     let (count, events) = (snapshots.len(), loaded[0].version());
     steps.done(format!("loaded all accounts, {count} from snapshots, the first of version {version} of {events}"));
 
+    let running = bank.worker().start().await?;
+    let head = bank.store().head().await?;
+    let waited = running.wait_for(&head, PATIENCE).await?;
+    ensure!(waited == Waited::Reached, "the views don't come to the end of the log: {waited:?}");
+    let moved = audit(&bank, OWNERS).await?;
+    for owner in OWNERS {
+        let theirs = bank.ask(AccountsOf { owner: owner.into() }).await?;
+        ensure!(theirs.len() == 1 && theirs[0].0 == owner, "{owner} has {theirs:?}");
+    }
+    steps.done(format!("the views say the same, line by line and by day, of all {} events", head.position));
+
     println!("\nThe money adds up: {} paid in − {} taken out = {total}", Cents(paid_in), Cents(taken_out));
     ensure!(total.0 == paid_in - taken_out, "the balances add up to {total}");
+    println!("With what was transferred, by day:\n{}", report::totals(&bank.ask(TotalsByDay).await?));
+    ensure!(moved.paid_in.0 - paid_in == moved.taken_out.0 - taken_out, "transfers are {moved:?} less that");
 
     let ada = OWNERS[0];
     let read = ReadStream::new(Account::stream(&ada.into())?).from(middle).limit(1);
-    let Some(event) = store.read_stream(&read).await?.events.pop() else { bail!("{ada} has no event {middle}") };
+    let Some(event) = bank.store().read_stream(&read).await?.events.pop() else { bail!("{ada} has no event {middle}") };
     let then = accounts.load_as_of(ada, AsOf::Time(event.recorded_at)).await?;
-    println!("{ada} had {} at {}, and has {} now", then.balance, event.recorded_at, loaded[0].balance);
+    println!("\n{ada} had {} at {}, and has {} now", then.balance, event.recorded_at, loaded[0].balance);
     let again = accounts.load_as_of(ada, AsOf::Version(then.version())).await?;
     ensure!(then.version() >= middle && then.state() == again.state(), "the past is not what it was");
     steps.done(format!("looked back to version {middle}"));
 
-    let history = report::history(&accounts, ada).await?.to_string();
-    let lines: Vec<&str> = history.lines().collect();
+    let lines = 8;
+    let after = loaded[0].version().get() - lines;
+    let end = StatementOf { account: ada.into(), after, lines: lines as usize };
     println!("\nHow it came to that, the last of {} events of {ada}:", loaded[0].version());
-    for line in lines[..3].iter().chain(&lines[lines.len().saturating_sub(9)..]) {
-        println!("{line}");
-    }
+    println!("{}", report::statement(&bank.ask(end).await?));
+    ensure!(running.drain(PATIENCE).await, "the views could not be closed");
     Ok(())
 }
 

@@ -79,5 +79,10 @@ async fn a_target_without_transactions_goes_on_from_its_checkpoint() {
         assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
         assert_eq!(store.head().await.unwrap(), head);
     }
+    let target = AtLeastOnce::new(client.clone(), &store);
+    let running = Worker::new(&store).add(&target, Whole).start().await.unwrap();
+    assert!(running.is_alive() && running.drain(SOON).await);
+    drop(target);
+    assert_eq!(Arc::strong_count(&client), 1, "something still holds what somebody else may want to open now");
     assert_eq!(client.lock().unwrap().values().map(|(sum, _)| sum).sum::<u64>(), 3 * 20 * 21 / 2);
 }
