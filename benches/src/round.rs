@@ -1,11 +1,12 @@
-//! One job, done in this process, and what was seen of it. Here is what reads; what writes is in `append`.
+//! One job, done in this process, and what was seen of it. Here is what reads; what writes is in `append`, what is done to
+//! read models in `read_model`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 use rand::{SeedableRng as _, rngs::StdRng, seq::index};
 
@@ -16,6 +17,8 @@ use crate::{
 };
 
 mod append;
+#[cfg(feature = "stores")]
+mod read_model;
 
 /// Streams that a warm load goes round: their blocks fit a cache of 48 MiB, however scattered.
 const WARM_STREAMS: usize = 10;
@@ -27,8 +30,7 @@ const COLD_STREAMS: usize = 100;
 /// # Errors
 /// Whatever the subject could not do.
 pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
-    ensure!(job.log.is_even(), "{} events cannot be shared out among {} streams", job.log.events, job.log.streams());
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+    block_on(job, async {
         match &job.work {
             Work::Fill => append::fill::<S>(job).await,
             Work::Append { callers, others, events_per_append, times } => {
@@ -39,8 +41,25 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
             Work::Read => read::<S>(job).await,
             Work::Tags { times } => tags::<S>(job, *times).await,
             Work::Open { .. } => open::<S>(job).await,
+            Work::Project { .. } | Work::Lag { .. } | Work::Rebuild { .. } => {
+                bail!("{} has no read model", job.subject)
+            }
         }
     })
+}
+
+/// The same, of a job that is done to a read model.
+///
+/// # Errors
+/// As [`run`].
+#[cfg(feature = "stores")]
+pub fn run_read_model(job: &Job) -> Result<Vec<Measured>> {
+    block_on(job, read_model::run(job))
+}
+
+fn block_on<T>(job: &Job, work: impl Future<Output = Result<T>>) -> Result<T> {
+    ensure!(job.log.is_even(), "{} events cannot be shared out among {} streams", job.log.events, job.log.streams());
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 /// What the callers saw.
@@ -60,6 +79,10 @@ impl Seen {
     }
 
     fn measured<S: Subject>(&self, job: &Job, workload: &str, callers: u32, events_each: u64) -> Measured {
+        self.measured_as(S::DURABILITY, job, workload, callers, events_each)
+    }
+
+    fn measured_as(&self, durability: &str, job: &Job, workload: &str, callers: u32, events_each: u64) -> Measured {
         // A handful of times has a middle, but no tail to speak of.
         let quantile_us = |quantile| {
             let is_known = quantile <= 0.5 || self.times_ns.len() >= 100;
@@ -70,7 +93,7 @@ impl Seen {
             workload: workload.into(),
             callers,
             events_per_append: events_each,
-            durability: S::DURABILITY.into(),
+            durability: durability.into(),
             events_per_s: (events_each > 0)
                 .then(|| (self.times_ns.len() * events_each) as f64 / self.took.as_secs_f64()),
             p50_us: quantile_us(0.5),
