@@ -18,7 +18,7 @@ use crate::{
     subject::{indelible, postgres::connect},
 };
 
-pub trait ByHand: Sized + Send {
+pub trait ByHand: Sized + Send + 'static {
     const DURABILITY: &str;
     /// Where events are appended that come live.
     type Store: indelible::Store;

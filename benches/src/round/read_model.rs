@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
-use indelible_core::{Append, AppendOutcome, AsStore, ContentType, EventStore, EventType, NewEvent, StreamId, Token};
+use indelible_core::{Append, AppendOutcome, AsStore, ContentType, EventType, NewEvent, StreamId, Token};
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::{Projection as _, Running, VersionState, Waited, Worker};
 use indelible_rocksdb::{RocksModel, RocksStore};
@@ -31,7 +31,10 @@ use crate::{
         by_hand::{Bare, ByHand, Sql},
         ours::{Balances, Model},
     },
-    subject::{Kind, indelible},
+    subject::{
+        Kind,
+        indelible::{CATEGORY, Store},
+    },
 };
 
 /// Whatever hangs ends the round.
@@ -52,7 +55,7 @@ pub async fn run(job: &Job) -> Result<Vec<Measured>> {
     Ok(vec![measured?])
 }
 
-async fn ours<S: indelible::Store + AsStore + Clone, M: Model>(job: &Job) -> Result<Measured> {
+async fn ours<S: Store + AsStore, M: Model>(job: &Job) -> Result<Measured> {
     let (store, model) = (S::at(&job.place).await?, M::at(&job.place).await?);
     let measured = match job.work {
         Work::Project { write, partitions } => project::<_, M>(job, &store, &model, write, partitions).await,
@@ -73,7 +76,7 @@ async fn by_hand<H: ByHand>(job: &Job) -> Result<Measured> {
 }
 
 /// From the start of the worker to the last event in the read model.
-async fn project<S: EventStore + AsStore, M: Model>(
+async fn project<S: Store + AsStore, M: Model>(
     job: &Job,
     store: &S,
     model: &M,
@@ -106,7 +109,7 @@ async fn project_by_hand<H: ByHand>(job: &Job, write: Write) -> Result<Measured>
     Ok(measured)
 }
 
-async fn lag<S: EventStore + AsStore + Clone, M: Model>(
+async fn lag<S: Store + AsStore, M: Model>(
     job: &Job,
     store: &S,
     model: &M,
@@ -118,7 +121,7 @@ async fn lag<S: EventStore + AsStore + Clone, M: Model>(
     let (live, acknowledged) = Live::start(store.clone(), job.log, events_per_s);
     let watcher = Watcher::start(&running, acknowledged, Instant::now() + times.warm_up);
     tokio::time::sleep(times.warm_up + times.seconds).await;
-    let (appended, _) = live.stop().await?;
+    let appended = live.stop().await?;
     let seen = Seen::new(watcher.stop().await?, times.seconds)?;
     end(running).await?;
     let events = model.events(write).await?;
@@ -128,7 +131,7 @@ async fn lag<S: EventStore + AsStore + Clone, M: Model>(
 
 /// What was acknowledged is written with all that waits by then.
 async fn lag_by_hand<H: ByHand>(job: &Job, write: Write, events_per_s: u32, times: Times) -> Result<Measured> {
-    let store = <H::Store as indelible::Store>::at(&job.place).await?;
+    let store = H::Store::at(&job.place).await?;
     let mut by_hand = H::open(&job.place, write).await?;
     let (live, mut acknowledged) = Live::start(store.clone(), job.log, events_per_s);
     let from = Instant::now() + times.warm_up;
@@ -159,12 +162,7 @@ async fn lag_by_hand<H: ByHand>(job: &Job, write: Write, events_per_s: u32, time
 
 /// A second version is built beside the first, which is in use: events come in, and queries see all of the log that there
 /// was at first, at any moment. The rate is that of the new version; the times are the lags of the one in use.
-async fn rebuild<S: EventStore + AsStore + Clone, M: Model>(
-    job: &Job,
-    store: &S,
-    model: &M,
-    events_per_s: u32,
-) -> Result<Measured> {
+async fn rebuild<S: Store + AsStore, M: Model>(job: &Job, store: &S, model: &M, events_per_s: u32) -> Result<Measured> {
     let write = Write::Upsert;
     let head = store.head().await?;
     let running = model.add(Worker::new(store), write, 1, 1)?.start().await?;
@@ -186,9 +184,9 @@ async fn rebuild<S: EventStore + AsStore + Clone, M: Model>(
         tokio::time::sleep(ASK_EVERY).await;
     }
     let (took, built) = (started.elapsed(), *store.published().borrow());
-    let (appended, last) = live.stop().await?;
+    let appended = live.stop().await?;
     let lags = watcher.stop().await?;
-    reach(&running, &last.context("nothing was appended meanwhile")?).await?;
+    reach(&running, &store.head().await?).await?;
     end(running).await?;
     let events = model.events(write).await?;
     ensure!(events == job.log.events + appended, "{events} events in the read model, {appended} were appended");
@@ -225,7 +223,7 @@ fn at_once(job: &Job, durability: &str, took: Duration) -> Result<Measured> {
 /// Events that are appended at a steady rate, each at its time, whatever became of those before.
 struct Live {
     stop: Arc<AtomicBool>,
-    appends: JoinHandle<Result<(u64, Option<Token>)>>,
+    appends: JoinHandle<Result<u64>>,
 }
 
 /// One of them.
@@ -236,38 +234,34 @@ struct Acknowledged {
 }
 
 impl Live {
-    fn start<S: EventStore + Clone>(
-        store: S,
-        log: Log,
-        events_per_s: u32,
-    ) -> (Self, mpsc::UnboundedReceiver<Acknowledged>) {
+    fn start<S: Store>(store: S, log: Log, events_per_s: u32) -> (Self, mpsc::UnboundedReceiver<Acknowledged>) {
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, told) = mpsc::unbounded_channel();
         let appends = tokio::spawn(append(store, log, events_per_s, tell, stop.clone()));
         (Self { stop, appends }, told)
     }
 
-    /// How many there were, and the last.
-    async fn stop(self) -> Result<(u64, Option<Token>)> {
+    /// How many there were.
+    async fn stop(self) -> Result<u64> {
         self.stop.store(true, Relaxed);
         self.appends.await?
     }
 }
 
-async fn append<S: EventStore + Clone>(
+async fn append<S: Store>(
     store: S,
     log: Log,
     events_per_s: u32,
     tell: mpsc::UnboundedSender<Acknowledged>,
     stop: Arc<AtomicBool>,
-) -> Result<(u64, Option<Token>)> {
+) -> Result<u64> {
     let (events, mut rng) = (Events::new(7), StdRng::seed_from_u64(7));
-    let (begin, mut under_way, mut count, mut last) = (Instant::now(), JoinSet::new(), 0, None);
+    let (begin, mut under_way, mut count) = (Instant::now(), JoinSet::new(), 0);
     while !stop.load(Relaxed) {
         let at = begin + Duration::from_secs(1).mul_f64(count as f64 / f64::from(events_per_s));
         tokio::time::sleep_until(at.into()).await;
         let row = Row::nth(log.events + count, log, &mut rng)?;
-        let stream: StreamId = format!("{}-{}", indelible::CATEGORY, row.account()).parse()?;
+        let stream: StreamId = format!("{}-{}", CATEGORY, row.account()).parse()?;
         let event = NewEvent::new(EventType::from_static("Transferred"), ContentType::JSON, events.pick(&mut rng));
         let (store, tell) = (store.clone(), tell.clone());
         under_way.spawn(async move {
@@ -276,17 +270,17 @@ async fn append<S: EventStore + Clone>(
             let AppendOutcome::Appended(appended) = outcome else { bail!("a conflict") };
             // Nobody listens where the round has failed.
             let _ = tell.send(Acknowledged { row, position: appended.token.position.get(), at });
-            Ok(appended.token)
+            anyhow::Ok(())
         });
         count += 1;
         while let Some(done) = under_way.try_join_next() {
-            last = last.max(Some(done??));
+            done??;
         }
     }
     while let Some(done) = under_way.join_next().await {
-        last = last.max(Some(done??));
+        done??;
     }
-    Ok((count, last))
+    Ok(count)
 }
 
 /// Looks on a thread of its own how far the first version of a projection is, and how long after its acknowledgement each
