@@ -352,4 +352,32 @@ mod tests {
         rounds::<Bare>(&[&reads[..], &[append(3, 10)]].concat());
         rounds::<Embedded>(&[&reads[..], &[Work::Tags { times: times() }]].concat());
     }
+
+    /// Each round itself looks whether all events are in the read model, once.
+    #[cfg(feature = "stores")]
+    #[test]
+    fn read_models_are_measured_as_projections_and_by_hand() {
+        use crate::{job::Write, subject::indelible::Embedded};
+        let (dir, mut job) = job(10_000, Work::Fill);
+        job.subject = Kind::IndelibleRocksdb;
+        run::<Embedded>(&job).expect("a log");
+        let project = |write, partitions| Work::Project { write, partitions };
+        let lag = Work::Lag { write: Write::Upsert, events_per_s: 200, times: times() };
+        let puts =
+            [project(Write::Put, 1), project(Write::Put, 4), project(Write::Upsert, 1), project(Write::Upsert, 4)];
+        for work in [&puts[..], &[Work::Rebuild { events_per_s: 100 }]].concat() {
+            for subject in [Kind::Rocksdb, Kind::IndelibleRocksdb].into_iter().filter(|kind| kind.does(&work)) {
+                let views = dir.path().join("views");
+                let measured = run_read_model(&Job { subject, work: work.clone(), ..job.clone() });
+                let measured = measured.unwrap_or_else(|error| panic!("{subject}, {work:?}: {error:#}")).remove(0);
+                assert!(measured.events_per_s.is_some_and(|rate| rate > 0.0), "{measured:?}");
+                std::fs::remove_dir_all(views).expect("a read model");
+            }
+        }
+        for subject in [Kind::Rocksdb, Kind::IndelibleRocksdb] {
+            let (_dir, job) = self::job(0, lag.clone());
+            let measured = run_read_model(&Job { subject, ..job }).expect("a measurement").remove(0);
+            assert!(measured.p50_us.is_some_and(|lag| lag > 0.0) && measured.operations >= 20, "{measured:?}");
+        }
+    }
 }
