@@ -119,7 +119,7 @@ impl ByHand for Sql {
     async fn open(place: &Place, write: Write) -> Result<Self> {
         let client = connect(place).await?;
         client.batch_execute(&format!("{BALANCES_SQL}; {CHECKPOINT_SQL}")).await?;
-        let advance = "UPDATE checkpoints SET position = $1 WHERE projection = 'balances' AND position < $1";
+        let advance = "UPDATE checkpoints SET position = $1 WHERE projection = 'balances' AND position <= $1";
         let (upsert, set) = (client.prepare(UPSERT_SQL).await?, client.prepare(UPSERT_SET_SQL).await?);
         Ok(Self { upsert, set, advance: client.prepare(advance).await?, client, write })
     }

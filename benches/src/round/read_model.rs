@@ -136,7 +136,7 @@ async fn lag_by_hand<H: ByHand>(job: &Job, write: Write, events_per_s: u32, time
     let (live, mut acknowledged) = Live::start(store.clone(), job.log, events_per_s);
     let from = Instant::now() + times.warm_up;
     let writer = tokio::spawn(async move {
-        let mut lags = histogram();
+        let (mut lags, mut to) = (histogram(), 0);
         while let Some(first) = acknowledged.recv().await {
             let mut all = vec![first];
             while all.len() < BATCH_EVENTS
@@ -145,7 +145,8 @@ async fn lag_by_hand<H: ByHand>(job: &Job, write: Write, events_per_s: u32, time
                 all.push(next);
             }
             let rows: Vec<Row> = all.iter().map(|event| event.row).collect();
-            by_hand.write(&rows, all.iter().map(|event| event.position).max().unwrap_or(0)).await?;
+            to = all.iter().map(|event| event.position).fold(to, u64::max);
+            by_hand.write(&rows, to).await?;
             let now = Instant::now();
             for event in all.iter().filter(|event| event.at >= from) {
                 lags.saturating_record(nanos(now - event.at));
