@@ -122,6 +122,33 @@ pub enum Work {
     Open {
         after: Stop,
     },
+    /// The whole log into a read model
+    Project {
+        write: Write,
+        partitions: u32,
+    },
+    /// Events that come at a steady rate, and when they are in the read model
+    Lag {
+        write: Write,
+        events_per_s: u32,
+        times: Times,
+    },
+    /// A read model of the whole log is built anew beside the one in use, while events come in
+    Rebuild {
+        events_per_s: u32,
+    },
+}
+
+/// What an event does to a read model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Write {
+    /// A row of its own
+    Put,
+    /// Its account's row, which is written over
+    Upsert,
+    /// The same, of all events of a batch at once
+    Set,
 }
 
 /// Callers in other processes that append to the same log at the same time, counted before these and after them: no two of
@@ -222,7 +249,22 @@ impl Work {
             Self::Tags { .. } => "tags",
             Self::Open { after: Stop::Clean } => "open-clean",
             Self::Open { after: Stop::Kill } => "open-killed",
+            Self::Project { write, partitions } => match (write, partitions) {
+                (Write::Put, 1) => "project-put",
+                (Write::Put, _) => "project-put-by-4",
+                (Write::Upsert, 1) => "project-upsert",
+                (Write::Upsert, _) => "project-upsert-by-4",
+                (Write::Set, 1) => "project-set",
+                (Write::Set, _) => "project-set-by-4",
+            },
+            Self::Lag { .. } => "lag",
+            Self::Rebuild { .. } => "rebuild",
         }
+    }
+
+    /// Whether it is done to a read model, and not to the log.
+    pub fn is_of_read_model(&self) -> bool {
+        matches!(self, Self::Project { .. } | Self::Lag { .. } | Self::Rebuild { .. })
     }
 }
 

@@ -10,12 +10,16 @@ use anyhow::{Context as _, Result};
 pub mod event;
 pub mod job;
 pub mod machine;
+#[cfg(feature = "stores")]
+mod read_model;
 mod round;
 pub mod subject;
 
 pub use round::run;
+#[cfg(feature = "stores")]
+pub use round::run_read_model;
 
-use job::Job;
+use job::{Job, Measured};
 use subject::Subject;
 
 /// The job of a process that was started for one: what stands behind `round` on its command line.
@@ -36,7 +40,20 @@ pub fn job() -> Result<Option<Job>> {
 /// # Errors
 /// Whatever the subject could not do.
 pub fn answer<S: Subject>(job: &Job) -> Result<()> {
-    for measured in run::<S>(job)? {
+    say(run::<S>(job)?)
+}
+
+/// Does a job to a read model, and prints what it measured.
+///
+/// # Errors
+/// Whatever the subject could not do.
+#[cfg(feature = "stores")]
+pub fn answer_read_model(job: &Job) -> Result<()> {
+    say(run_read_model(job)?)
+}
+
+fn say(measured: Vec<Measured>) -> Result<()> {
+    for measured in measured {
         println!("{}", serde_json::to_string(&measured)?);
     }
     Ok(())

@@ -7,7 +7,6 @@
 
 mod logs;
 mod plot;
-mod projections;
 mod report;
 mod server;
 mod shared;
@@ -27,7 +26,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser};
 use indelible_bench::{
-    answer,
+    answer, answer_read_model,
     job::{Ids, Job, Log, Measured, Place, Stop, Times, Work},
     machine,
     subject::{
@@ -63,7 +62,7 @@ struct How {
     #[arg(long, global = true, value_delimiter = ',', value_enum)]
     subjects: Vec<Kind>,
     /// How many events are in the log before; several sizes are measured in turn [default: 0 for appends, else 1000000]
-    #[arg(long, global = true, value_delimiter = ',')]
+    #[arg(long, visible_alias = "events", global = true, value_delimiter = ',')]
     preload: Vec<u64>,
     /// The ids of events, where a subject has ids
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -94,6 +93,7 @@ struct How {
 fn main() -> Result<()> {
     if let Some(job) = indelible_bench::job()? {
         return match job.subject {
+            _ if job.work.is_of_read_model() => answer_read_model(&job),
             Kind::File => answer::<file::Growing>(&job),
             Kind::FilePreallocated => answer::<file::Preallocated>(&job),
             Kind::Rocksdb => answer::<Bare>(&job),
@@ -101,6 +101,7 @@ fn main() -> Result<()> {
             Kind::IndeliblePostgres => answer::<Shared>(&job),
             Kind::PgAutocommit => answer::<Autocommit>(&job),
             Kind::PgBatched => answer::<Batched>(&job),
+            Kind::PgByHand => bail!("{} appends nothing", job.subject),
             peer => bail!("{peer} has a program of its own"),
         };
     }
@@ -163,12 +164,10 @@ impl Bench {
     }
 
     fn measure(&mut self, what: &What) -> Result<()> {
-        if let What::Projections { events } = what {
-            return projections::run(&self.dir, *events, self.how.rounds);
-        }
         let on_server = self.server.is_some();
         for (part, sizes) in what.parts(on_server) {
-            let sizes = if self.how.preload.is_empty() { sizes.to_vec() } else { self.how.preload.clone() };
+            let asked = &self.how.preload;
+            let sizes = if asked.is_empty() || part.needs_no_log() { sizes.to_vec() } else { asked.clone() };
             self.rounds(&part.rounds(self.how.times, on_server), &sizes)?;
         }
         Ok(())
@@ -242,8 +241,10 @@ impl Bench {
         let mut measured = Vec::new();
         let data = tempfile::Builder::new().prefix("indelible-bench-").tempdir_in(&self.dir)?;
         job.place = Place::Directory(data.path().into());
-        // A file's rate does not depend on what other files hold: it begins a new one.
-        let is_fresh = matches!(job.work, Work::Fill) || (job.subject.is_file() && job.work.name() == "append");
+        // A file's rate does not depend on what other files hold: it begins a new one. Rows by hand come from no log.
+        let is_fresh = matches!(job.work, Work::Fill)
+            || (job.subject.is_file() && job.work.name() == "append")
+            || (job.subject.is_by_hand() && job.work.is_of_read_model());
         if job.log.events > 0 && !is_fresh {
             measured.extend(self.fill(&job)?);
             self.logs.lend(job.subject, job.log, data.path())?;

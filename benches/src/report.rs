@@ -98,7 +98,7 @@ fn hundredths(value: Option<f64>) -> String {
 /// A column: its head, and its cell for the rounds of a subject, beside all of the same workload.
 type Column = (&'static str, fn(&Rounds, &Load, &[Measured]) -> String);
 
-const COLUMNS: [Column; 17] = [
+const COLUMNS: [Column; 18] = [
     ("", |_, load, _| load.variant.replace('-', " ")),
     ("log", |_, load, _| grouped(Some(load.preload as f64))),
     ("events each", |_, load, _| load.events_per_append.to_string()),
@@ -113,6 +113,7 @@ const COLUMNS: [Column; 17] = [
     ("of rocksdb", |all, load, rounds| of_kind(all, load, rounds, Kind::Rocksdb)),
     ("of autocommit", |all, load, rounds| of_kind(all, load, rounds, Kind::PgAutocommit)),
     ("of batched", |all, load, rounds| of_kind(all, load, rounds, Kind::PgBatched)),
+    ("of by hand", |all, load, rounds| of_kind(all, load, rounds, Kind::PgByHand)),
     ("p50 µs", |_, _, rounds| grouped(median(rounds.iter().filter_map(|round| round.p50_us)))),
     ("p99 µs", |all, load, rounds| tail(all, load, rounds, |round| round.p99_us)),
     ("p99.9 µs", |all, load, rounds| tail(all, load, rounds, |round| round.p999_us)),
@@ -154,6 +155,10 @@ impl fmt::Display for Report {
                 "processes" => write_kept(f, "the rate of two processes over that of one", all, |load| {
                     let one = || Load { variant: "one".into(), callers: load.callers / 2, ..load.clone() };
                     (load.variant == "two").then(one)
+                })?,
+                "project" => write_kept(f, "the rate of four partitions over that of one", all, |load| {
+                    let one = load.variant.strip_suffix("-by-4")?;
+                    Some(Load { variant: one.into(), ..load.clone() })
                 })?,
                 "snapshot" => write_kept(f, "the rate with a snapshot open over that without", all, |load| {
                     (load.variant != "none").then(|| Load { variant: "none".into(), ..load.clone() })

@@ -1,11 +1,12 @@
-//! One job, done in this process, and what was seen of it. Here is what reads; what writes is in `append`.
+//! One job, done in this process, and what was seen of it. Here is what reads; what writes is in `append`, what is done to
+//! read models in `read_model`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 use rand::{SeedableRng as _, rngs::StdRng, seq::index};
 
@@ -16,6 +17,8 @@ use crate::{
 };
 
 mod append;
+#[cfg(feature = "stores")]
+mod read_model;
 
 /// Streams that a warm load goes round: their blocks fit a cache of 48 MiB, however scattered.
 const WARM_STREAMS: usize = 10;
@@ -27,8 +30,7 @@ const COLD_STREAMS: usize = 100;
 /// # Errors
 /// Whatever the subject could not do.
 pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
-    ensure!(job.log.is_even(), "{} events cannot be shared out among {} streams", job.log.events, job.log.streams());
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+    block_on(job, async {
         match &job.work {
             Work::Fill => append::fill::<S>(job).await,
             Work::Append { callers, others, events_per_append, times } => {
@@ -39,8 +41,25 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
             Work::Read => read::<S>(job).await,
             Work::Tags { times } => tags::<S>(job, *times).await,
             Work::Open { .. } => open::<S>(job).await,
+            Work::Project { .. } | Work::Lag { .. } | Work::Rebuild { .. } => {
+                bail!("{} has no read model", job.subject)
+            }
         }
     })
+}
+
+/// The same, of a job that is done to a read model.
+///
+/// # Errors
+/// As [`run`].
+#[cfg(feature = "stores")]
+pub fn run_read_model(job: &Job) -> Result<Vec<Measured>> {
+    block_on(job, read_model::run(job))
+}
+
+fn block_on<T>(job: &Job, work: impl Future<Output = Result<T>>) -> Result<T> {
+    ensure!(job.log.is_even(), "{} events cannot be shared out among {} streams", job.log.events, job.log.streams());
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 /// What the callers saw.
@@ -60,6 +79,10 @@ impl Seen {
     }
 
     fn measured<S: Subject>(&self, job: &Job, workload: &str, callers: u32, events_each: u64) -> Measured {
+        self.measured_as(S::DURABILITY, job, workload, callers, events_each)
+    }
+
+    fn measured_as(&self, durability: &str, job: &Job, workload: &str, callers: u32, events_each: u64) -> Measured {
         // A handful of times has a middle, but no tail to speak of.
         let quantile_us = |quantile| {
             let is_known = quantile <= 0.5 || self.times_ns.len() >= 100;
@@ -70,7 +93,7 @@ impl Seen {
             workload: workload.into(),
             callers,
             events_per_append: events_each,
-            durability: S::DURABILITY.into(),
+            durability: durability.into(),
             events_per_s: (events_each > 0)
                 .then(|| (self.times_ns.len() * events_each) as f64 / self.took.as_secs_f64()),
             p50_us: quantile_us(0.5),
@@ -328,5 +351,33 @@ mod tests {
         let reads = [Work::Read, load(Cache::Warm), load(Cache::Cold), open];
         rounds::<Bare>(&[&reads[..], &[append(3, 10)]].concat());
         rounds::<Embedded>(&[&reads[..], &[Work::Tags { times: times() }]].concat());
+    }
+
+    /// Each round itself looks whether all events are in the read model, once.
+    #[cfg(feature = "stores")]
+    #[test]
+    fn read_models_are_measured_as_projections_and_by_hand() {
+        use crate::{job::Write, subject::indelible::Embedded};
+        let (dir, mut job) = job(10_000, Work::Fill);
+        job.subject = Kind::IndelibleRocksdb;
+        run::<Embedded>(&job).expect("a log");
+        let project = |write, partitions| Work::Project { write, partitions };
+        let lag = Work::Lag { write: Write::Upsert, events_per_s: 200, times: times() };
+        let puts =
+            [project(Write::Put, 1), project(Write::Put, 4), project(Write::Upsert, 1), project(Write::Upsert, 4)];
+        for work in [&puts[..], &[Work::Rebuild { events_per_s: 100 }]].concat() {
+            for subject in [Kind::Rocksdb, Kind::IndelibleRocksdb].into_iter().filter(|kind| kind.does(&work)) {
+                let views = dir.path().join("views");
+                let measured = run_read_model(&Job { subject, work: work.clone(), ..job.clone() });
+                let measured = measured.unwrap_or_else(|error| panic!("{subject}, {work:?}: {error:#}")).remove(0);
+                assert!(measured.events_per_s.is_some_and(|rate| rate > 0.0), "{measured:?}");
+                std::fs::remove_dir_all(views).expect("a read model");
+            }
+        }
+        for subject in [Kind::Rocksdb, Kind::IndelibleRocksdb] {
+            let (_dir, job) = self::job(0, lag.clone());
+            let measured = run_read_model(&Job { subject, ..job }).expect("a measurement").remove(0);
+            assert!(measured.p50_us.is_some_and(|lag| lag > 0.0) && measured.operations >= 20, "{measured:?}");
+        }
     }
 }

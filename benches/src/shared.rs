@@ -29,7 +29,8 @@ impl Bench {
         let mut all = Vec::new();
         let log = filled(job.subject.filler(), job.log);
         let is_fill = job.work == Work::Fill;
-        if is_fill || (job.log.events > 0 && !server.has(&log)?) {
+        let needs_log = job.log.events > 0 && !(job.subject.is_by_hand() && job.work.is_of_read_model());
+        if is_fill || (needs_log && !server.has(&log)?) {
             all.push(self.fill_on_server(server, &job, &log)?);
         }
         if is_fill {
@@ -40,7 +41,7 @@ impl Bench {
         let database = if is_read { log.as_str() } else { ROUND };
         job.place = match is_read {
             true => server.place(database),
-            false => server.create(database, (job.log.events > 0).then_some(log.as_str()))?,
+            false => server.create(database, needs_log.then_some(log.as_str()))?,
         };
         let snapshot = match round.company {
             Company::SnapshotElsewhere => Some(server.snapshot(ELSEWHERE)?),

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Cache, Log, Place, Work};
+use crate::job::{Cache, Log, Place, Work, Write};
 
 mod group;
 
@@ -125,6 +125,8 @@ pub enum Kind {
     PgAutocommit,
     /// One writer that inserts all that waits without any check, into the same columns and indexes; plain reads: the limit
     PgBatched,
+    /// The same writes to a read model in plain SQL, pipelined, from events in memory: the limit
+    PgByHand,
     /// cqrs-es on PostgreSQL
     CqrsEs,
     /// esrs on PostgreSQL
@@ -140,7 +142,7 @@ pub enum Kind {
 impl Kind {
     pub const EMBEDDED: [Self; 4] = [Self::File, Self::FilePreallocated, Self::Rocksdb, Self::IndelibleRocksdb];
     pub const EMBEDDED_PEERS: [Self; 4] = [Self::Umadb, Self::Sierradb, Self::Fjall, Self::Evento];
-    pub const SHARED: [Self; 3] = [Self::PgAutocommit, Self::PgBatched, Self::IndeliblePostgres];
+    pub const SHARED: [Self; 4] = [Self::PgAutocommit, Self::PgBatched, Self::PgByHand, Self::IndeliblePostgres];
     pub const SHARED_PEERS: [Self; 5] =
         [Self::CqrsEs, Self::Esrs, Self::EventoPostgres, Self::Disintegrate, Self::Mire];
 
@@ -160,15 +162,31 @@ impl Kind {
     /// Who fills its logs: those who use the store's own tables find there what the store has written.
     pub fn filler(self) -> Self {
         match self {
-            Self::PgAutocommit | Self::PgBatched => Self::IndeliblePostgres,
+            Self::PgAutocommit | Self::PgBatched | Self::PgByHand => Self::IndeliblePostgres,
             other => other,
         }
     }
 
+    /// Whether it is one of our own stores, with its read model.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::IndelibleRocksdb | Self::IndeliblePostgres)
+    }
+
+    /// Whether it writes a read model's rows by hand, and has no log for that.
+    pub fn is_by_hand(self) -> bool {
+        matches!(self, Self::Rocksdb | Self::PgByHand)
+    }
+
     /// Whether it has what a workload needs.
     pub fn does(self, work: &Work) -> bool {
-        use Kind::{File, Fjall, IndeliblePostgres, IndelibleRocksdb, PgAutocommit, Rocksdb};
+        use Kind::{File, Fjall, IndelibleRocksdb, PgAutocommit, PgByHand, Rocksdb};
         match work {
+            Work::Project { write: Write::Put, .. } if self.is_shared() => false,
+            Work::Project { write: Write::Set, .. } if !self.is_shared() => false,
+            Work::Project { partitions, .. } => self.is_ours() || self.is_by_hand() && *partitions == 1,
+            Work::Lag { .. } => self.is_ours() || self.is_by_hand(),
+            Work::Rebuild { .. } => self.is_ours(),
+            _ if self == PgByHand => false,
             Work::Fill => self.filler() == self,
             Work::Append { .. } => true,
             Work::Read => {
@@ -177,7 +195,7 @@ impl Kind {
             // What a server has in its memory can't be dropped from there.
             Work::Load { cache: Cache::Warm, .. } if self.is_shared() => self != PgAutocommit,
             Work::Load { .. } => matches!(self, Rocksdb | IndelibleRocksdb | Fjall),
-            Work::Tags { .. } => matches!(self, IndelibleRocksdb | IndeliblePostgres),
+            Work::Tags { .. } => self.is_ours(),
             Work::Crash { .. } | Work::Open { .. } => matches!(self, Rocksdb | IndelibleRocksdb),
         }
     }

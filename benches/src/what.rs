@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use indelible_bench::job::{Cache, Others, Stop, Times, Work};
+use indelible_bench::job::{Cache, Others, Stop, Times, Work, Write};
 
 #[derive(Clone, Subcommand)]
 pub enum What {
@@ -26,13 +26,15 @@ pub enum What {
     /// Appends while a snapshot is open in another database of the server, and in the same; it is as old as the warm-up is
     /// long [PostgreSQL]
     Snapshot,
-    /// The whole log into a read model, beside bare RocksDB
-    Projections {
-        /// How many events
-        #[arg(long, default_value_t = 1_000_000)]
-        events: u64,
-    },
-    /// All of these but projections that the subjects can do, on logs of one and of twenty million events
+    /// The whole log into a read model, beside the same rows written by hand
+    Project,
+    /// How long after its acknowledgement an event is in a read model, at 1,000 events a second
+    Lag,
+    /// A read model is built anew beside the one in use, while 1,000 events a second come in
+    Rebuild,
+    /// These three
+    Projections,
+    /// All of these but those of read models that the subjects can do, on logs of one and of twenty million events
     All(Append),
 }
 
@@ -83,6 +85,8 @@ impl From<Work> for Round {
 
 /// Callers that keep a processor busy.
 const MANY: u32 = 256;
+/// What comes in while a read model is watched.
+const LIVE_EVENTS_PER_S: u32 = 1_000;
 
 impl What {
     /// What it consists of, and on which sizes of logs each is measured where nobody asks for others.
@@ -99,7 +103,8 @@ impl What {
                 }
                 parts
             }
-            Self::Append(_) | Self::Processes | Self::Lone | Self::Snapshot => vec![(self.clone(), EMPTY)],
+            Self::Projections => vec![(Self::Project, &LARGE[..1]), (Self::Lag, EMPTY), (Self::Rebuild, &LARGE[..1])],
+            Self::Append(_) | Self::Processes | Self::Lone | Self::Snapshot | Self::Lag => vec![(self.clone(), EMPTY)],
             _ => vec![(self.clone(), &LARGE[..1])],
         }
     }
@@ -129,8 +134,20 @@ impl What {
                 append(MANY, Company::SnapshotElsewhere, "snapshot-in-another-database"),
                 append(MANY, Company::Snapshot, "snapshot-in-the-same"),
             ],
-            Self::Projections { .. } | Self::All(_) => Vec::new(),
+            Self::Project => {
+                let writes = if on_server { [Write::Upsert, Write::Set] } else { [Write::Put, Write::Upsert] };
+                let project = |write| [1, 4].map(|partitions| Work::Project { write, partitions }.into());
+                writes.into_iter().flat_map(project).collect()
+            }
+            Self::Lag => vec![Work::Lag { write: Write::Upsert, events_per_s: LIVE_EVENTS_PER_S, times }.into()],
+            Self::Rebuild => vec![Work::Rebuild { events_per_s: LIVE_EVENTS_PER_S }.into()],
+            Self::Projections | Self::All(_) => Vec::new(),
         }
+    }
+
+    /// Whether it begins with an empty log, of whatever size others are asked for.
+    pub fn needs_no_log(&self) -> bool {
+        matches!(self, Self::Lag)
     }
 }
 

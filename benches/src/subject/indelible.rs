@@ -17,7 +17,7 @@ use crate::{
     job::{Ids, Log, Place, RARE_TAG},
 };
 
-pub(super) const CATEGORY: &str = "account";
+pub(crate) const CATEGORY: &str = "account";
 
 pub type Embedded = Indelible<RocksStore>;
 pub type Shared = Indelible<PostgresStore>;
@@ -31,7 +31,7 @@ pub struct Indelible<S> {
 }
 
 /// How a store comes and goes.
-pub trait Store: EventStore + Sized {
+pub trait Store: EventStore + Clone {
     fn at(place: &Place) -> impl Future<Output = Result<Self>> + Send;
     fn end(&self) -> impl Future<Output = Result<()>> + Send;
 }

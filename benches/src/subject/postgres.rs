@@ -48,7 +48,7 @@ const CONNECTIONS_MAX: u32 = 40;
 /// Appends of a batch: all that wait, unless an unlikely number of callers does.
 const BATCH_APPENDS_MAX: usize = 4_096;
 
-async fn connect(place: &Place) -> Result<Client> {
+pub(crate) async fn connect(place: &Place) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(place.database()?, NoTls).await?;
     // What ends it is told to those who ask.
     tokio::spawn(async move { drop(connection.await) });

@@ -16,10 +16,8 @@ DECLARE
     places bigint[] := '{}';
     place  bigint;
     stop   bigint;  -- what is to be looked at next time
-    event  log;
     rest   log;
-    events integer := 0;
-    bytes  bigint := 0;
+    events integer;
 BEGIN
     IF needed > 0 AND NOT EXISTS (SELECT FROM log l WHERE l.position = needed) THEN
         RAISE EXCEPTION 'the server is not at position % yet', needed USING ERRCODE = 'INDE5';
@@ -57,18 +55,21 @@ BEGIN
             places := ARRAY(SELECT DISTINCT p FROM unnest(places) p WHERE stop IS NULL OR p < stop ORDER BY p);
         END IF;
     END IF;
-    FOREACH place IN ARRAY places LOOP
-        SELECT * INTO event FROM log l WHERE l.position = place;
-        CONTINUE WHEN NOT starts_with(event.stream, prefix);
-        IF events = events_max OR bytes >= bytes_max THEN
-            stop := place;
-            EXIT;
-        END IF;
-        events := events + 1;
-        bytes := bytes + octet_length(event.data) + coalesce(octet_length(event.tags), 0)
-            + coalesce(octet_length(event.metadata::text), 0) + 64;
-        RETURN NEXT event;
-    END LOOP;
+    IF prefix <> '' THEN
+        places := ARRAY(SELECT l.position FROM unnest(places) WITH ORDINALITY p (place, n) JOIN log l ON l.position = p.place
+            WHERE starts_with(l.stream, prefix) ORDER BY p.n);
+    END IF;
+    RETURN QUERY SELECT e.position, e.version, e.recorded_at, e.id, e.correlation_id, e.causation_id, e.kind,
+            e.closes_stream, e.ends_append, e.stream, e.tags, e.metadata, e.data
+        FROM (SELECT l.*, p.n, sum(octet_length(l.data) + coalesce(octet_length(l.tags), 0)
+                    + coalesce(octet_length(l.metadata::text), 0) + 64)
+                OVER (ORDER BY p.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+            FROM unnest(places[:events_max]) WITH ORDINALITY p (place, n) JOIN log l ON l.position = p.place) e
+        WHERE coalesce(e.bytes_before, 0) < bytes_max ORDER BY e.n;
+    GET DIAGNOSTICS events = ROW_COUNT;
+    IF events < cardinality(places) THEN
+        stop := places[events + 1];
+    END IF;
     IF stop IS NOT NULL THEN
         rest.position := stop;
         RETURN NEXT rest;
