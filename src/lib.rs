@@ -37,6 +37,8 @@ pub use indelible_core::testing;
 
 #[cfg(feature = "postgres")]
 pub use indelible_postgres::{self as postgres, PostgresStore};
+#[cfg(all(feature = "projections", feature = "postgres"))]
+pub use indelible_postgres::{PostgresModel, PostgresSnapshot, PostgresTx};
 #[cfg(feature = "rocksdb")]
 pub use indelible_rocksdb::{self as rocksdb, RocksStore};
 #[cfg(all(feature = "projections", feature = "rocksdb"))]
