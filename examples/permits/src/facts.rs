@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use serde::{Serialize, Serializer};
+use serde_json::ser::PrettyFormatter;
 
 use crate::views::{Edge, ResourceDay, Spread, Variant};
 
@@ -61,6 +62,13 @@ impl Facts {
             top_variants,
             directly_follows,
         }
+    }
+
+    /// As one object, a line a value.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        let (mut json, indented) = (Vec::new(), PrettyFormatter::with_indent(b" "));
+        self.serialize(&mut serde_json::Serializer::with_formatter(&mut json, indented))?;
+        Ok(String::from_utf8_lossy(&json).into_owned())
     }
 }
 

@@ -9,12 +9,14 @@ mod generated;
 mod import;
 mod lines;
 mod progress;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::{
     env,
     fs::File,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,7 +25,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use indelible::{AnyStore, MemoryModel, MemoryStore, PostgresModel, PostgresStore, RocksModel, RocksStore, Waited};
-use serde::Serialize;
 use tokio::time::interval;
 
 use facts::Facts;
@@ -63,7 +64,7 @@ enum Command {
 }
 
 /// How long another process that was killed is thought to be alive.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -92,13 +93,9 @@ async fn run(cli: &Cli, store: AnyStore, views: impl Views) -> Result<()> {
     let (log, bytes) = open(path).with_context(|| format!("{} can't be opened", path.display()))?;
     let (imported, facts) = take_in(&store, &views, log, bytes).await?;
     eprintln!("{imported}");
-    if cli.json {
-        let mut out = io::stdout().lock();
-        let indented = serde_json::ser::PrettyFormatter::with_indent(b" ");
-        facts.serialize(&mut serde_json::Serializer::with_formatter(&mut out, indented))?;
-        writeln!(out)?;
-    } else {
-        print!("{facts}");
+    match cli.json {
+        true => println!("{}", facts.to_json()?),
+        false => print!("{facts}"),
     }
     Ok(())
 }
