@@ -12,8 +12,8 @@ use std::{cmp::Reverse, collections::BTreeSet, ops::Bound};
 
 use anyhow::{Error, Result};
 use indelible::{
-    Answer, AsStore, Cause, MemoryModel, PostgresModel, Project, Projection, ReadModel, ReadModelError, ReadTables,
-    RocksModel, RocksSnapshot, Table, Worker, WriteTables,
+    Answer, AsStore, Cause, MemoryModel, Project, Projection, ReadModel, ReadModelError, ReadTables, RocksModel,
+    RocksSnapshot, Table, Worker, WriteTables,
     postgres::Row,
     projections::{Key, Value, memory::MemorySnapshot},
 };
