@@ -15,7 +15,7 @@ use crate::{
 const CASES: u64 = 1_000;
 
 pub async fn run(store: &AnyStore, views: &impl Views) -> Result<()> {
-    let Generated { lines, imported: expected, facts: known } = generated::log(CASES);
+    let Generated { lines, imported: expected, facts: known } = generated::log(CASES)?;
     let log = |lines: &[String]| Cursor::new((lines.join("\n") + "\n").into_bytes());
 
     let running = views.worker(store).start().await?;

@@ -7,12 +7,13 @@ use std::{
 };
 
 use indelible::Timestamp;
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
     case::{Data, Step},
     facts::Facts,
     import::Imported,
+    lines::line,
     views::{DAYS, Edge, ResourceDay, Spread, VARIANTS, Variant, ranked},
 };
 
@@ -32,7 +33,7 @@ const DATA: [&str; 5] =
     [r#"{"resource":"Ada","channel":"Desk"}"#, r#"{"resource":"Bob"}"#, r#"{"resource":"Zoë"}"#, "{}", r#""by post""#];
 
 /// A log of so many cases that go on side by side. Now and then a line comes twice, or too late, or torn.
-pub fn log(cases: u64) -> Generated {
+pub fn log(cases: u64) -> serde_json::Result<Generated> {
     let mut told: BTreeMap<String, Vec<Step>> = BTreeMap::new();
     for n in 0..cases {
         let way = WAYS[[0, 0, 0, 0, 1, 0, 0, 1, 1, 2][n as usize % 10]];
@@ -53,10 +54,10 @@ pub fn log(cases: u64) -> Generated {
     let mut imported = Imported { appended: all.len() as u64, ..Imported::default() };
     let mut lines = Vec::new();
     for (n, (case, step)) in all.into_iter().enumerate() {
-        let told = line(case, step);
-        if n % 100 == 50 {
+        let told = line(case, step)?;
+        if n % 1_000 == 500 {
             let late = Step { id: "late".into(), occurred_at: start(), ..step.clone() };
-            lines.extend([told.clone(), line(case, &late), told[..told.len() / 2].into()]);
+            lines.extend([told.clone(), line(case, &late)?, told[..told.len() / 2].into()]);
             imported.known += 1;
             imported.broken += 2;
         }
@@ -64,18 +65,11 @@ pub fn log(cases: u64) -> Generated {
     }
     imported.lines = lines.len() as u64;
     imported.bytes = lines.iter().map(|line| line.len() as u64 + 1).sum();
-    Generated { lines, imported, facts: facts(&told) }
+    Ok(Generated { lines, imported, facts: facts(&told) })
 }
 
 fn start() -> Timestamp {
     Timestamp::from_micros(1_767_225_600_000_000).unwrap_or_else(|_| Timestamp::now())
-}
-
-pub fn line(case: &str, step: &Step) -> String {
-    let Step { id, source, activity, occurred_at, data } = step;
-    let (time, subject) = (occurred_at, case);
-    json!({ "specversion": "1.0", "id": id, "source": source, "type": activity, "subject": subject, "time": time, "data": data })
-        .to_string()
 }
 
 /// What is true of these cases, all of them in memory.

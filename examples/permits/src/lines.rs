@@ -6,7 +6,7 @@ use std::{
 };
 
 use indelible::{Aggregate, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::case::{Case, Data, Step};
 
@@ -17,7 +17,7 @@ const CHUNK_LINES_MAX: usize = 8_192;
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The attributes of a CloudEvent that count here; others are passed over.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct CloudEvent {
     specversion: String,
     id: String,
@@ -75,7 +75,7 @@ impl<R: BufRead> Lines<R> {
             } else if line.trim_ascii().is_empty() {
                 continue;
             } else {
-                parse(&line)
+                parse(line.trim_ascii())
             };
             chunk.lines += 1;
             match parsed {
@@ -109,6 +109,13 @@ fn parse(line: &[u8]) -> Result<(String, Step), String> {
     }
     Case::stream(&subject).map_err(|error| format!("its subject: {error}"))?;
     Ok((subject, Step { id, source, activity, occurred_at, data }))
+}
+
+/// The line of a step in a case.
+pub fn line(case: &str, step: &Step) -> serde_json::Result<String> {
+    let (specversion, subject, Step { id, source, activity, occurred_at: time, data }) =
+        ("1.0".into(), case.into(), step.clone());
+    serde_json::to_string(&CloudEvent { specversion, id, source, activity, subject, time, data })
 }
 
 #[cfg(test)]

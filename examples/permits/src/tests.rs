@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use crate::{
     case::{Data, Step},
     demo,
-    generated::{facts, line},
+    generated::facts,
     import::import,
+    lines::line,
     take_in,
     views::{Ask, Views},
 };
@@ -84,7 +85,7 @@ async fn a_log_of_any_names_and_data() {
                 occurred_at: indelible::Timestamp::from_micros(micros).unwrap(),
                 data: Data(Some(RawValue::from_string(data).unwrap())),
             };
-            lines.push(line(case, &step));
+            lines.push(line(case, &step).unwrap());
             cases.entry((*case).into()).or_default().push(step);
         }
         let (store, views) = anew();
