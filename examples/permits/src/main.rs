@@ -117,27 +117,25 @@ async fn take_in(
     let running = views.worker(store).start().await?;
     let progress = Mutex::new(Progress::new(bytes));
     let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let import = async {
-        let imported = import(store, log, |imported, broken| progress().imported(imported, broken)).await?;
-        loop {
-            match running.wait_for(&store.head().await?, Duration::from_secs(60)).await? {
-                Waited::Reached => return Ok(imported),
-                Waited::TimedOut => {}
-                Waited::Stopped(why) => bail!("a view has stopped: {why}"),
-                Waited::Parked(case) => bail!("{case} is parked"),
+    let imported = {
+        let mut work = std::pin::pin!(async {
+            let imported = import(store, log, |imported, broken| progress().imported(imported, broken)).await?;
+            loop {
+                match running.wait_for(&store.head().await?, Duration::from_secs(60)).await? {
+                    Waited::Reached => return Ok(imported),
+                    Waited::TimedOut => {}
+                    Waited::Stopped(why) => bail!("a view has stopped: {why}"),
+                    Waited::Parked(case) => bail!("{case} is parked"),
+                }
             }
-        }
-    };
-    let show = async {
+        });
         let mut tick = interval(Duration::from_millis(100));
         loop {
-            tick.tick().await;
-            progress().show(&running);
+            tokio::select! {
+                done = &mut work => break done?,
+                _ = tick.tick() => progress().show(&running),
+            }
         }
-    };
-    let imported = tokio::select! {
-        imported = import => imported?,
-        () = show => unreachable!("it goes on"),
     };
     let facts = views.facts().await?;
     running.drain(Duration::from_secs(10)).await;

@@ -156,3 +156,53 @@ pub fn ranked<K: Ord>(mut counts: Vec<(K, u64)>) -> Vec<(K, u64)> {
     counts.sort_unstable_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
     counts
 }
+
+#[cfg(test)]
+mod tests {
+    use indelible::{Timestamp, projections::testing::given};
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::case::{Case, CaseEvent, Data, Step};
+
+    fn step(id: u32, activity: &str) -> CaseEvent {
+        let data = RawValue::from_string(format!("{{\"resource\":\"R{}\"}}", id % 2)).unwrap();
+        let occurred_at = Timestamp::from_micros(i64::from(id) * 3_600_000_000).unwrap();
+        let (id, source, activity) = (id.to_string(), "/tests".into(), activity.into());
+        CaseEvent::StepTaken(Step { id, source, activity, occurred_at, data: Data(Some(data)) })
+    }
+
+    /// The order of cases among each other is not that of the lines: they are appended side by side.
+    async fn commutes(projection: impl Project<MemoryModel, Event = CaseEvent> + Clone) {
+        let events = given(projection)
+            .when::<Case>("a", [step(1, "Receive"), step(2, "Check"), step(3, "Send")])
+            .when::<Case>("b", [step(1, "Receive"), step(30, "Check")])
+            .when::<Case>("c", [step(2, "Receive"), step(4, "Check"), step(4, "Send"), step(5, "Check")]);
+        events.then_in_any_order().await;
+    }
+
+    #[tokio::test]
+    async fn cases_may_come_in_any_order() {
+        commutes(Activities).await;
+        commutes(Workload).await;
+        commutes(Durations).await;
+        commutes(Follows).await;
+        commutes(Variants).await;
+    }
+
+    #[test]
+    fn what_counts_as_much_comes_by_name() {
+        let counts = [("b", 1), ("c", 3), ("ä", 1), ("a", 1), ("B", 1)].to_vec();
+        let ranked = ranked(counts.clone());
+        assert_eq!(ranked, [("c", 3), ("B", 1), ("a", 1), ("b", 1), ("ä", 1)]);
+        for most in 0..6 {
+            let mut top = Top::new(most);
+            for (name, count) in &counts {
+                if top.takes(*count) {
+                    top.add(*name, *count);
+                }
+            }
+            assert_eq!(top.into_iter().collect::<Vec<_>>(), ranked[..most.min(5)]);
+        }
+    }
+}

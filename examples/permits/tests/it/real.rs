@@ -11,12 +11,10 @@ use std::{
 /// The log, and the answers as JSON. Where they aren't, that the test is skipped is said, also in the file that
 /// `INDELIBLE_SKIPS` names, so that skips are counted.
 pub fn log() -> Option<(PathBuf, String)> {
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("shared/data"));
     let dir = match env::var_os("INDELIBLE_DATA") {
-        Some(dir) => Some(PathBuf::from(dir)),
-        None => Path::new(env!("CARGO_MANIFEST_DIR"))
-            .ancestors()
-            .map(|dir| dir.join("shared/data"))
-            .find(|dir| dir.exists()),
+        Some(dir) => Some(dir.into()),
+        None => here().find(|dir| dir.join("permits.jsonl").exists()),
     };
     if let Some(dir) = dir {
         let facts = fs::read_to_string(dir.join("permits.facts.json")).expect("the answers are beside the log");
