@@ -133,9 +133,9 @@ fn lasting(ms: u64) -> String {
     let seconds = Duration::from_millis(ms).as_secs();
     match seconds {
         0 => format!("{ms} ms"),
-        ..60 => format!("{seconds} s"),
-        ..3_600 => format!("{} min", seconds / 60),
-        ..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        1..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
         _ => format!("{} days {} h", seconds / 86_400, seconds / 3_600 % 24),
     }
 }

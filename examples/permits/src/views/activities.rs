@@ -1,8 +1,8 @@
 //! How often each activity was done.
 
-use indelible::{Answer, Cause, Envelope, PostgresModel, PostgresTx, Project, Projection, Question, Table};
+use indelible::{Answer, Cause, Envelope, PostgresModel, PostgresTx, Project, Projection, Question, ReadTables, Table};
 
-use super::{Ask, TableModel, count, each, name, number, ranked};
+use super::{Ask, TableModel, count, name, number, ranked};
 use crate::case::{Case, CaseEvent};
 
 #[derive(Clone, Projection)]
@@ -24,9 +24,7 @@ impl<M: TableModel> Project<M> for Activities {
 }
 impl<M: TableModel> Answer<Activities> for Ask<M> {
     async fn answer(&self, _: &Activities) -> Result<Vec<(String, u64)>, Cause> {
-        let mut counts = Vec::new();
-        each(&self.0.look::<Activities>()?, &COUNTS, |activity, count| Ok(counts.push((activity, count))))?;
-        Ok(ranked(counts))
+        Ok(ranked(self.0.look::<Activities>()?.scan(&COUNTS, .., usize::MAX)?))
     }
 }
 

@@ -5,7 +5,7 @@ use indelible::{
 };
 use serde::Serialize;
 
-use super::{Ask, TableModel, count, each, name, number, ranked};
+use super::{Ask, TableModel, count, name, number, ranked};
 use crate::case::{Case, CaseEvent};
 
 #[derive(Clone, Projection)]
@@ -44,9 +44,7 @@ impl<M: TableModel> Project<M> for Follows {
 }
 impl<M: TableModel> Answer<Follows> for Ask<M> {
     async fn answer(&self, _: &Follows) -> Result<Vec<Edge>, Cause> {
-        let mut counts = Vec::new();
-        each(&self.0.look::<Follows>()?, &EDGES, |edge, count| Ok(counts.push((edge, count))))?;
-        Ok(edges(counts))
+        Ok(edges(self.0.look::<Follows>()?.scan(&EDGES, .., usize::MAX)?))
     }
 }
 
