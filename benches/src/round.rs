@@ -377,7 +377,7 @@ mod tests {
         for subject in [Kind::Rocksdb, Kind::IndelibleRocksdb] {
             let (_dir, job) = self::job(0, lag.clone());
             let measured = run_read_model(&Job { subject, ..job }).expect("a measurement").remove(0);
-            assert!(measured.p50_us.is_some_and(|lag| lag > 0.0) && measured.operations >= 20, "{measured:?}");
+            assert!(measured.p50_us.is_some_and(|lag| lag > 0.0) && measured.operations >= 10, "{measured:?}");
         }
     }
 }

@@ -238,7 +238,9 @@ impl Live {
     fn start<S: Store>(store: S, log: Log, events_per_s: u32) -> (Self, mpsc::UnboundedReceiver<Acknowledged>) {
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, told) = mpsc::unbounded_channel();
-        let appends = tokio::spawn(append(store, log, events_per_s, tell, stop.clone()));
+        // They are made before anybody's clock runs.
+        let events = Events::new(7);
+        let appends = tokio::spawn(append(store, events, log, events_per_s, tell, stop.clone()));
         (Self { stop, appends }, told)
     }
 
@@ -251,12 +253,13 @@ impl Live {
 
 async fn append<S: Store>(
     store: S,
+    events: Events,
     log: Log,
     events_per_s: u32,
     tell: mpsc::UnboundedSender<Acknowledged>,
     stop: Arc<AtomicBool>,
 ) -> Result<u64> {
-    let (events, mut rng) = (Events::new(7), StdRng::seed_from_u64(7));
+    let mut rng = StdRng::seed_from_u64(7);
     let (begin, mut under_way, mut count) = (Instant::now(), JoinSet::new(), 0);
     while !stop.load(Relaxed) {
         let at = begin + Duration::from_secs(1).mul_f64(count as f64 / f64::from(events_per_s));
