@@ -20,6 +20,7 @@ use std::{
 
 use indelible_core::conformance::fault::{Journal, Line, Verdict, Work};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
@@ -216,18 +217,25 @@ fn work(cycle: u64, writers: u64, appends: u64, journal: &Journal) -> Work {
 
 /// Traces a process that runs, with all its threads.
 fn attach(strace: &[&str], process: u32) -> Child {
-    let tracer = Command::new(strace[0]).args(&strace[1..]).args(["-p", &process.to_string()]).spawn().unwrap();
-    let started = Instant::now();
     let is_traced = |task: &Path| {
         let status = fs::read_to_string(task.join("status")).unwrap_or_default();
         status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
     };
     let tasks = || fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|task| task.unwrap().path());
-    while !tasks().all(|task| is_traced(&task)) {
-        assert!(started.elapsed() < Duration::from_secs(10), "strace does not attach");
-        thread::sleep(Duration::from_millis(1));
+    // A thread that begins while strace looks for threads is missed by it.
+    for _ in 0..5 {
+        let mut tracer = Command::new(strace[0]).args(&strace[1..]).args(["-p", &process.to_string()]).spawn().unwrap();
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(10) {
+            if tasks().all(|task| is_traced(&task)) {
+                return tracer;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        kill_process(Pid::from_child(&tracer), Signal::INT).unwrap();
+        tracer.wait().unwrap();
     }
-    tracer
+    panic!("strace does not attach");
 }
 
 /// Whose call the fault has hit: of each thread the n-th.
