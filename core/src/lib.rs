@@ -28,6 +28,7 @@ mod event;
 mod executor;
 mod load;
 mod query;
+mod queue;
 mod read;
 mod repository;
 mod snapshot;
@@ -60,6 +61,7 @@ pub use event::{
 pub use executor::{AsStore, Executor, ExecutorOptions, RetryPolicy};
 pub use load::{LoadError, Loaded};
 pub use query::{Filter, Query, QueryItem};
+pub use queue::QueueRoom;
 pub use read::{Direction, EventStoreExt, EventStream, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, ReadLog, ReadStream};
 pub use repository::{AsOf, HistoryStream, Repository};
 pub use snapshot::{Fingerprint, Snapshot, SnapshotPolicy, SnapshotStore};

@@ -23,12 +23,9 @@ use std::{
 };
 
 use indelible_core::{
-    AppendOutcome, Appended, Cause, EventId, InvalidInput, Judgement, Position, StoreError, Token, judge,
+    AppendOutcome, Appended, Cause, EventId, InvalidInput, Judgement, Position, QueueRoom, StoreError, Token, judge,
 };
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task, time,
-};
+use tokio::{sync::mpsc, task, time};
 use tokio_postgres::{
     Error, Row,
     error::SqlState,
@@ -72,7 +69,7 @@ pub(crate) struct Sequencer {
     pub(crate) reader: Reader,
     pub(crate) publisher: Publisher,
     pub(crate) jobs: mpsc::UnboundedReceiver<Job>,
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room: QueueRoom,
     /// `None` where the last call failed.
     pub(crate) session: Option<Session>,
     /// Calls that may write yet, until a call that fences them is answered.
@@ -228,8 +225,7 @@ impl Sequencer {
                 }
             }
         }
-        let queue_bytes = self.shared.options.queue_bytes - self.room.available_permits();
-        statistics::tell(&self.shared.counters.snapshot(queue_bytes, self.publisher.seen().position));
+        statistics::tell(&self.shared.counters.snapshot(self.room.taken(), self.publisher.seen().position));
     }
 
     /// Calls the function until it answers, as long as there is patience.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use indelible_core::{
-    Codec, InvalidInput, Limits,
+    Codec, InvalidInput, Limits, QueueRoom,
     codec::{Bincode, Json},
 };
 
@@ -166,13 +166,11 @@ impl Options {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(self, url: &str) -> Result<PostgresStore, OpenError> {
-        let refuse = |what, reason: &str| Err(InvalidInput::new(what, reason).into());
-        if self.queue_bytes == 0 || u32::try_from(self.queue_bytes).is_err() {
-            return refuse("queue", "holds at least one byte and less than 4 GiB");
-        }
+        QueueRoom::check(self.queue_bytes)?;
         check_schema(&self.schema, 63)?;
         if self.connections == 0 || self.poll.is_zero() {
-            return refuse("options", "ask for no connections, or for polling without a pause");
+            let reason = "ask for no connections, or for polling without a pause";
+            return Err(InvalidInput::new("options", reason).into());
         }
         PostgresStore::start(url, self).await
     }

@@ -9,13 +9,12 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Category, Codec, EventId, EventStore, Limits, Page, Position, ReadLog, ReadStream,
-    RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
+    Append, AppendOutcome, Category, Codec, EventId, EventStore, Limits, Page, Position, QueueRoom, ReadLog,
+    ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
 use tokio::{
-    sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch},
+    sync::{Mutex, Notify, OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinHandle,
-    time,
 };
 
 use crate::{
@@ -46,7 +45,7 @@ struct Handle {
     reader: Reader,
     published: watch::Receiver<Position>,
     queue: mpsc::UnboundedSender<Job>,
-    room: Arc<Semaphore>,
+    room: QueueRoom,
     tasks: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
 }
 
@@ -103,7 +102,7 @@ impl PostgresStore {
         let opened = open::open(&connector, &statements, &options).await?;
         let pool = connector.pool(&options)?;
         let schema = options.schema.clone();
-        let room = Arc::new(Semaphore::new(options.queue_bytes));
+        let room = QueueRoom::new(options.queue_bytes, options.queue_wait);
         let shared = Arc::new(Shared {
             id: opened.id,
             options,
@@ -131,7 +130,7 @@ impl PostgresStore {
             reader: reader.clone(),
             publisher,
             jobs,
-            room: Arc::clone(&room),
+            room: room.clone(),
             session: Some(opened.session),
             given_up: Vec::new(),
         };
@@ -170,8 +169,7 @@ impl PostgresStore {
     /// What this process has done with the store since it opened it, and how it is now.
     pub fn statistics(&self) -> Statistics {
         let Handle { reader, room, .. } = &*self.handle;
-        let queue_bytes = reader.shared.options.queue_bytes - room.available_permits();
-        reader.shared.counters.snapshot(queue_bytes, reader.seen.token().position)
+        reader.shared.counters.snapshot(room.taken(), reader.seen.token().position)
     }
 
     pub(crate) fn reader(&self) -> &Reader {
@@ -181,19 +179,7 @@ impl PostgresStore {
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
         let Handle { room, reader, .. } = &*self.handle;
-        let options = &reader.shared.options;
-        let permits = u32::try_from(bytes.clamp(1, options.queue_bytes)).unwrap_or(u32::MAX);
-        match Arc::clone(room).try_acquire_many_owned(permits) {
-            Ok(permit) => return Ok(permit),
-            Err(TryAcquireError::Closed) => return Err(reader.shared.stopped()),
-            Err(TryAcquireError::NoPermits) => {}
-        }
-        match time::timeout(options.queue_wait, Arc::clone(room).acquire_many_owned(permits)).await {
-            Ok(permit) => permit.map_err(|_| reader.shared.stopped()),
-            Err(_) => Err(StoreError::Overloaded {
-                what: format!("no room for {bytes} bytes in the queue within {:?}", options.queue_wait),
-            }),
-        }
+        room.take(bytes).await?.ok_or_else(|| reader.shared.stopped())
     }
 }
 

@@ -116,8 +116,7 @@ impl Setup {
         log.set_write_buffer_size(LOG_BUFFER_BYTES);
         log.set_max_write_buffer_number(3);
         // Keys only ascend: tables never overlap, and move from level to level as they are.
-        log.set_compression_type(DBCompressionType::Zstd);
-        log.set_compression_options(-14, 1, 0, 0);
+        compress_quickly(&mut log);
         [("default", log), (STATE, self.small())].map(|(name, family)| ColumnFamilyDescriptor::new(name, family))
     }
 
@@ -177,11 +176,9 @@ impl Setup {
 
     /// The index's tables.
     pub(crate) fn index(&self) -> Options {
+        // Its tables have filters: most event ids that are looked up are new, and so are many streams.
         let mut options = self.small();
-        // Most event ids that are looked up are new, and so are many streams.
-        options.set_block_based_table_factory(&self.tables(Some(10.0)));
-        options.set_compression_type(DBCompressionType::Zstd);
-        options.set_compression_options(-14, 1, 0, 0);
+        compress_quickly(&mut options);
         options
     }
 
@@ -224,6 +221,12 @@ impl Setup {
         }
         tables
     }
+}
+
+/// By zstd at level 1, with the window that RocksDB has by default.
+fn compress_quickly(options: &mut Options) {
+    options.set_compression_type(DBCompressionType::Zstd);
+    options.set_compression_options(-14, 1, 0, 0);
 }
 
 /// How many files each of the two databases keeps open at most: few where the process may not open many.

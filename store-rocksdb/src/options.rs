@@ -3,7 +3,7 @@
 use std::{fmt, path::Path, time::Duration};
 
 use indelible_core::{
-    Codec, InvalidInput, Limits, Timestamp,
+    Codec, Limits, QueueRoom, Timestamp,
     codec::{Bincode, Json},
 };
 
@@ -126,9 +126,7 @@ impl Options {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<RocksStore, OpenError> {
-        if self.queue_bytes == 0 || u32::try_from(self.queue_bytes).is_err() {
-            return Err(InvalidInput::new("queue", "holds at least one byte and less than 4 GiB").into());
-        }
+        QueueRoom::check(self.queue_bytes)?;
         RocksStore::start(path.as_ref(), self)
     }
 }

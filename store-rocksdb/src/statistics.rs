@@ -200,7 +200,7 @@ fn of_run(shared: &Shared, run: &Run) -> Statistics {
         families.iter().filter_map(|family| value(family).ok().flatten()).sum::<u64>()
     };
     Statistics {
-        queue_bytes: (shared.options.queue_bytes.saturating_sub(run.room.available_permits())) as u64,
+        queue_bytes: run.room.taken() as u64,
         head,
         streams: segments.active().streams_to_its_end(),
         index_lag: head.saturating_sub(segments.indexed().get()),

@@ -16,12 +16,12 @@ use std::{
 use async_trait::async_trait;
 use indelible_core::{
     Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, PAGE_BYTES_MAX, Page, Position,
-    ReadLog, ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
+    QueueRoom, ReadLog, ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
 use rocksdb::DB;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch},
-    task, time,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task,
 };
 
 use crate::{
@@ -86,7 +86,7 @@ pub(crate) struct Run {
     pub(crate) engine: Engine,
     pub(crate) setup: Setup,
     pub(crate) seen: Seen,
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room: QueueRoom,
     queue: mpsc::UnboundedSender<Job>,
     published: watch::Receiver<Position>,
     pub(crate) bell: Bell,
@@ -190,11 +190,17 @@ impl RocksStore {
         shared.counters.read();
         match shared.view_in_memory(&read) {
             Some(found) => found,
-            None => {
-                let reader = Arc::clone(shared);
-                in_turn(&shared.turns, move || reader.view(&read)).await
-            }
+            None => self.read_disk(read).await,
         }
+    }
+
+    /// The same for what is not in memory.
+    async fn read_disk<T: Send + 'static>(
+        &self,
+        read: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = Arc::clone(&self.handle.shared);
+        in_turn(&self.handle.shared.turns, move || reader.view(&read)).await
     }
 
     /// The same for an append, which waits for no reader.
@@ -223,21 +229,9 @@ impl RocksStore {
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
         let shared = &self.handle.shared;
-        let options = &shared.options;
-        let room = shared.with_run(|run| Arc::clone(&run.room))?;
+        let room = shared.with_run(|run| run.room.clone())?;
         let bytes = if bugs::is_on(bugs::UNBOUNDED_QUEUE) { 1 } else { bytes };
-        let permits = u32::try_from(bytes.clamp(1, options.queue_bytes)).unwrap_or(u32::MAX);
-        match Arc::clone(&room).try_acquire_many_owned(permits) {
-            Ok(permit) => return Ok(permit),
-            Err(TryAcquireError::Closed) => return Err(shared.stopped()),
-            Err(TryAcquireError::NoPermits) => {}
-        }
-        match time::timeout(options.queue_wait, room.acquire_many_owned(permits)).await {
-            Ok(permit) => permit.map_err(|_| shared.stopped()),
-            Err(_) => Err(StoreError::Overloaded {
-                what: format!("no room for {bytes} bytes in the queue within {:?}", options.queue_wait),
-            }),
-        }
+        room.take(bytes).await?.ok_or_else(|| shared.stopped())
     }
 
     fn hand_over(&self, job: Job) -> Result<(), StoreError> {
@@ -293,7 +287,7 @@ impl Shared {
             engine,
             setup,
             seen: Seen::new(last, mark, tail),
-            room: Arc::new(Semaphore::new(shared.options.queue_bytes)),
+            room: QueueRoom::new(shared.options.queue_bytes, shared.options.queue_wait),
             queue,
             published,
             bell: Bell::new(),
@@ -534,10 +528,7 @@ impl EventStore for RocksStore {
         if let Some(found) = shared.view_in_memory(|view| view.log_page(read)) {
             return found;
         }
-        let page = |read: ReadLog, bytes| {
-            let reader = Arc::clone(shared);
-            in_turn(&shared.turns, move || reader.view(|view| view.part_of_page(&read, bytes)))
-        };
+        let page = |read: ReadLog, bytes| self.read_disk(move |view| view.part_of_page(&read, bytes));
         let head = *self.published().borrow();
         let Some([first, second]) = halves(read, head) else { return page(read.clone(), PAGE_BYTES_MAX).await };
         let split = second.from;

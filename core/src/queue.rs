@@ -1,0 +1,66 @@
+//! The room of a queue that is bounded in bytes (L10): where appends wait for a store's sequencer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    time::timeout,
+};
+
+use crate::{InvalidInput, StoreError};
+
+/// The room of a store's queue; for stores. Clones share it.
+#[derive(Clone, Debug)]
+pub struct QueueRoom {
+    free: Arc<Semaphore>,
+    bytes: usize,
+    wait: Duration,
+}
+
+impl QueueRoom {
+    /// Room for so many bytes, which were [checked](Self::check), and how long one waits for some.
+    pub fn new(bytes: usize, wait: Duration) -> Self {
+        Self { free: Arc::new(Semaphore::new(bytes)), bytes, wait }
+    }
+
+    /// Refuses room for nothing, or for more than can be counted.
+    ///
+    /// # Errors
+    /// [`InvalidInput`], naming the rule.
+    pub fn check(bytes: usize) -> Result<(), InvalidInput> {
+        if bytes == 0 || u32::try_from(bytes).is_err() {
+            return Err(InvalidInput::new("queue", "holds at least one byte and less than 4 GiB"));
+        }
+        Ok(())
+    }
+
+    /// Takes room, until what is returned is dropped; more than there is in all, when nobody else has any. `None` where
+    /// the queue is [closed](Self::close).
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] where the wait has no end.
+    pub async fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
+        let permits = u32::try_from(bytes.clamp(1, self.bytes)).unwrap_or(u32::MAX);
+        match Arc::clone(&self.free).try_acquire_many_owned(permits) {
+            Ok(permit) => return Ok(Some(permit)),
+            Err(TryAcquireError::Closed) => return Ok(None),
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        match timeout(self.wait, Arc::clone(&self.free).acquire_many_owned(permits)).await {
+            Ok(permit) => Ok(permit.ok()),
+            Err(_) => Err(StoreError::Overloaded {
+                what: format!("no room for {bytes} bytes in the queue within {:?}", self.wait),
+            }),
+        }
+    }
+
+    /// How many bytes are taken.
+    pub fn taken(&self) -> usize {
+        self.bytes.saturating_sub(self.free.available_permits())
+    }
+
+    /// Lets nobody in any more, and sends away who waits.
+    pub fn close(&self) {
+        self.free.close();
+    }
+}
