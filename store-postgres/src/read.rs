@@ -379,8 +379,8 @@ fn decode(row: &Row, kind: Kind) -> Result<RecordedEvent, StoreError> {
     };
     let stream: StreamId = parsed(row.get(column::STREAM))?;
     let data: &[u8] = row.get(column::DATA);
-    let mut event = NewEvent::new(kind.event_type, kind.content_type, data.to_vec());
-    event.id = EventId::from_uuid(row.get(column::ID));
+    let id = EventId::from_uuid(row.get(column::ID));
+    let mut event = NewEvent::identified(id, kind.event_type, kind.content_type, data.to_vec());
     event.schema_version = kind.schema_version;
     event.correlation_id = row.get::<_, Option<Uuid>>(column::CORRELATION_ID).map(CorrelationId::from_uuid);
     event.causation_id = row.get::<_, Option<Uuid>>(column::CAUSATION_ID).map(CausationId::from_uuid);
