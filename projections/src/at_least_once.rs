@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use indelible_core::{AnyStore, AsStore, Cause, Timestamp, Token};
+use indelible_core::{AnyStore, AsStore, Cause, Timestamp};
 
 use crate::{
     Advance, Claim, Epoch, Partition, PartitionRow, ProjectionId, ReadModel, ReadModelError, Registration, VersionRow,
@@ -76,21 +76,10 @@ impl<C: Clone + Send + Sync + 'static> ReadModel for AtLeastOnce<C> {
             self.store.save_checkpoint(&history, *head).await.map_err(failed)?;
         }
         let position = self.store.load_checkpoint(&projection.to_string()).await.map_err(failed)?;
-        let row = PartitionRow {
-            partition: Partition(0),
-            epoch: Epoch::default(),
-            position: position.unwrap_or(Token::start(head.store)),
-            updated_at: Timestamp::now(),
-            owner: None,
-            parked: 0,
-            stopped: None,
-        };
-        let version = VersionRow {
-            projection: projection.clone(),
-            partitions: *partitions,
-            replays_to: known.unwrap_or(*head).position,
-            state: VersionState::Current,
-        };
+        let mut row = registration.rows().remove(0);
+        row.position = position.unwrap_or(row.position);
+        let mut version = registration.version(VersionState::Current);
+        version.replays_to = known.unwrap_or(*head).position;
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.retain(|(known, _)| known.projection != *projection);
         versions.push((version.clone(), row));

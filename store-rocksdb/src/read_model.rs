@@ -243,7 +243,7 @@ impl Inner {
     }
 
     fn register(&self, registration: &Registration) -> Result<VersionRow, ReadModelError> {
-        let Registration { projection, partitions, head, .. } = registration;
+        let Registration { projection, partitions, .. } = registration;
         check_reader(&projection.name).map_err(|error| ReadModelError::rejected("a projection's name", error))?;
         let mut versions = self.versions_to_change();
         if let Some(kept) = versions.get(projection) {
@@ -257,22 +257,8 @@ impl Inner {
             };
         }
         let is_first = !versions.keys().any(|known| known.name == projection.name);
-        let version = VersionRow {
-            projection: projection.clone(),
-            partitions: *partitions,
-            replays_to: head.position,
-            state: if is_first { VersionState::Current } else { VersionState::Building },
-        };
-        let row = |partition| PartitionRow {
-            partition: Partition(partition),
-            epoch: Epoch::default(),
-            position: Token::start(head.store),
-            updated_at: Timestamp::now(),
-            owner: None,
-            parked: 0,
-            stopped: None,
-        };
-        let rows: Vec<_> = (0..*partitions).map(row).collect();
+        let version = registration.version(if is_first { VersionState::Current } else { VersionState::Building });
+        let rows = registration.rows();
         let space = next_space(&versions);
         let mut batch = WriteBatch::default();
         put_version(&mut batch, &version, space);

@@ -26,22 +26,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub fn new(Registration { projection, partitions, head, .. }: &Registration, state: VersionState) -> Self {
-        let version =
-            VersionRow { projection: projection.clone(), partitions: *partitions, replays_to: head.position, state };
-        let row = |partition| PartitionRow {
-            partition: Partition(partition),
-            epoch: Epoch::default(),
-            position: Token::start(head.store),
-            updated_at: Timestamp::now(),
-            owner: None,
-            parked: 0,
-            stopped: None,
-        };
+    pub fn new(registration: &Registration, state: VersionState) -> Self {
+        let rows = registration.rows();
         Self {
-            version,
-            rows: (0..*partitions).map(row).collect(),
-            leased_until: vec![None; *partitions as usize],
+            version: registration.version(state),
+            leased_until: vec![None; rows.len()],
+            rows,
             workers: BTreeMap::new(),
             tables: Contents::new(),
             letters: BTreeMap::new(),

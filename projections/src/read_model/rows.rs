@@ -19,6 +19,28 @@ pub struct Registration {
     pub setup: &'static str,
 }
 
+impl Registration {
+    /// The version that is known then; for read models.
+    pub fn version(&self, state: VersionState) -> VersionRow {
+        let Self { projection, partitions, head, .. } = self;
+        VersionRow { projection: projection.clone(), partitions: *partitions, replays_to: head.position, state }
+    }
+
+    /// Its partitions, which nobody has had yet; for read models.
+    pub fn rows(&self) -> Vec<PartitionRow> {
+        let row = |partition| PartitionRow {
+            partition: Partition(partition),
+            epoch: Epoch::default(),
+            position: Token::start(self.head.store),
+            updated_at: Timestamp::now(),
+            owner: None,
+            parked: 0,
+            stopped: None,
+        };
+        (0..self.partitions).map(row).collect()
+    }
+}
+
 /// A version of a projection that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionRow {
