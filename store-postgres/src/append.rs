@@ -1,8 +1,9 @@
 //! Writing: the sequencer, the one task of a process that sends appends to the server. Fed by the handles through a
 //! bounded queue.
 //!
-//! It takes all that waits as one batch, sends it as one call of the function `append`, publishes the head, and answers
-//! each append by itself. No two calls of a process are under way at once, so that appends are judged in the order in
+//! It takes all that waits as one batch, sends it as one call of a function, publishes the head, and answers each append by
+//! itself. The function is `append_foreseen` where each append finds what it expects unless somebody else has written to its
+//! streams, and `append`, which judges them one by one, where not, or where somebody has. No two calls of a process are under way at once, so that appends are judged in the order in
 //! which they were handed over; the order among processes is that in which they come to the lock.
 //!
 //! **A call that was refused** wrote nothing. Where one append may be to blame, the batch is halved until it stands alone.
@@ -44,11 +45,14 @@ use crate::{
 
 mod answer;
 pub(crate) mod batch;
+mod foreseen;
 mod group;
 mod known;
 
 use answer::{Answer, Outcome};
 use batch::Batch;
+use foreseen::Foreseen;
+pub(crate) use foreseen::Kinds;
 use group::Group;
 pub(crate) use group::Waiting;
 use known::Recorded;
@@ -72,6 +76,7 @@ pub(crate) struct Sequencer {
     pub(crate) room: QueueRoom,
     /// `None` where the last call failed.
     pub(crate) session: Option<Session>,
+    pub(crate) kinds: Kinds,
     /// Calls that may write yet, until a call that fences them is answered.
     pub(crate) given_up: Vec<Uuid>,
 }
@@ -234,15 +239,23 @@ impl Sequencer {
         let until = patience.until();
         // Whether a call may have written this batch, or write it yet.
         let mut is_sent = false;
+        // Only `append` brings fences.
+        let mut foreseen = if self.given_up.is_empty() { Foreseen::of(batch, &self.kinds) } else { None };
         loop {
             let call = Uuid::new_v4();
             let lost: Cause = match time::timeout_at(until, self.session()).await {
                 Err(elapsed) => elapsed.into(),
                 Ok(Err(error)) => error.into(),
-                Ok(Ok(_)) => match time::timeout_at(until, self.send(call, batch)).await {
+                Ok(Ok(_)) => match time::timeout_at(until, self.send(call, batch, foreseen.as_ref())).await {
                     Ok(Ok(row)) => {
+                        let answer = match foreseen.take() {
+                            Some(foreseen) => Answer::foreseen(&row, &foreseen),
+                            None => Answer::decode(&row).map(Some),
+                        };
+                        let Some(answer) = answer.map_err(|error| Lost::Unknown(Some(error.into())))? else { continue };
                         self.given_up.clear();
-                        return Answer::decode(&row).map_err(|error| Lost::Unknown(Some(error.into())));
+                        self.kinds.learn(batch, &answer.kinds);
+                        return Ok(answer);
                     }
                     Ok(Err(error)) if was_refused(&error) && !is_sent && !may_pass(&error) => {
                         return Err(Lost::Refused(error));
@@ -260,6 +273,7 @@ impl Sequencer {
                             return Err(Lost::Unreachable(Some(error.into())));
                         }
                         is_sent = true;
+                        foreseen = None;
                         error.into()
                     }
                     Err(_elapsed) => {
@@ -275,21 +289,27 @@ impl Sequencer {
     }
 
     /// Sends a batch once, on the connection that there is.
-    async fn send(&mut self, call: Uuid, batch: &Batch<'_>) -> Result<Row, Error> {
+    async fn send(&mut self, call: Uuid, batch: &Batch<'_>, foreseen: Option<&Foreseen<'_>>) -> Result<Row, Error> {
         let Self { session, shared, publisher, given_up, .. } = self;
         let session = session.as_mut().expect("the caller has asked for one");
         let seen = publisher.seen();
         let (position, id) = (batch::bigint(seen.position.get()), seen.event.as_uuid());
         let asynchronous = shared.options.durability == Durability::Asynchronous;
-        let mut params: Vec<(&(dyn ToSql + Sync), Type)> = vec![
-            (&call, Type::UUID),
-            (&*given_up, Type::UUID_ARRAY),
-            (&position, Type::INT8),
-            (&id, Type::UUID),
-            (&asynchronous, Type::BOOL),
-        ];
-        params.extend(batch.params());
-        let statement = &shared.statements.call_append;
+        let mut params: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&call, Type::UUID)];
+        if foreseen.is_none() {
+            params.push((&*given_up, Type::UUID_ARRAY));
+        }
+        params.extend([(&position as &(dyn ToSql + Sync), Type::INT8), (&id, Type::UUID), (&asynchronous, Type::BOOL)]);
+        let statement = match foreseen {
+            Some(foreseen) => {
+                params.extend(foreseen.params());
+                &shared.statements.call_append_foreseen
+            }
+            None => {
+                params.extend(batch.params());
+                &shared.statements.call_append
+            }
+        };
         if bugs::is_on(bugs::ANSWER_BEFORE_COMMIT) {
             // Long enough for something to strike between the answer and the commit.
             time::sleep(Duration::from_millis(5)).await;

@@ -15,6 +15,7 @@ pub(crate) const MIGRATIONS: &[&[&str]] = &[&[
     include_str!("sql/item_kinds.sql"),
     include_str!("sql/first_match.sql"),
     include_str!("sql/append.sql"),
+    include_str!("sql/append_foreseen.sql"),
     include_str!("sql/read_log.sql"),
     include_str!("sql/grants.sql"),
 ]];
@@ -53,7 +54,7 @@ statements! {
     identity head token follow event stream_head kinds
     page_of_stream page_of_stream_backwards page_of_log page_of_log_backwards page_of_filter
     streams categories
-    call_append
+    call_append call_append_foreseen
     load_snapshot save_snapshot delete_snapshot load_checkpoint save_checkpoint
     verify
 }

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     OpenError, Options, Statistics,
-    append::{Job, Sequencer, Waiting},
+    append::{Job, Kinds, Sequencer, Waiting},
     connect::Connector,
     open,
     read::Reader,
@@ -132,6 +132,7 @@ impl PostgresStore {
             jobs,
             room: room.clone(),
             session: Some(opened.session),
+            kinds: Kinds::default(),
             given_up: Vec::new(),
         };
         let writing = tokio::spawn(async move {

@@ -1,12 +1,15 @@
 //! What the function `append` answers, told in the words of the appends that were asked about.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::SystemTime};
 
 use indelible_core::{Append, EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::batch::Batch;
+use super::{
+    batch::{Batch, bigint},
+    foreseen::Foreseen,
+};
 
 /// What became of an append.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,11 +44,21 @@ pub(super) struct Answer {
     failed: Vec<Vec<Failed>>,
     /// Events whose ids were recorded before, by their numbers in the batch, and where.
     pub(super) known: Vec<(usize, Position)>,
+    /// The number of each of the batch's kinds in the log, where it has one.
+    pub(super) kinds: Vec<Option<i32>>,
+}
+
+fn number(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn head(row: &Row) -> Result<(Position, EventId), tokio_postgres::Error> {
+    let id: Option<Uuid> = row.try_get("head_id")?;
+    Ok((Position::new(number(row.try_get("head")?)), EventId::from_uuid(id.unwrap_or_default())))
 }
 
 impl Answer {
     pub(super) fn decode(row: &Row) -> Result<Self, tokio_postgres::Error> {
-        let number = |number: i64| u64::try_from(number).unwrap_or(0);
         let outcomes: Vec<Outcome> = row
             .try_get::<_, Vec<i32>>("outcome")?
             .into_iter()
@@ -70,11 +83,8 @@ impl Answer {
         let known = row.try_get::<_, Option<Vec<i32>>>("known")?.unwrap_or_default().into_iter();
         let known_at = row.try_get::<_, Option<Vec<i64>>>("known_at")?.unwrap_or_default().into_iter();
         Ok(Self {
-            head: (
-                Position::new(number(row.try_get("head")?)),
-                EventId::from_uuid(row.try_get::<_, Option<Uuid>>("head_id")?.unwrap_or_default()),
-            ),
-            recorded_at: row.try_get::<_, std::time::SystemTime>("at")?.into(),
+            head: head(row)?,
+            recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
             outcomes,
             bases: row.try_get("a_base")?,
             versions: row.try_get("w_version")?,
@@ -83,7 +93,27 @@ impl Answer {
                 .zip(known_at)
                 .map(|(event, position)| (event as usize - 1, Position::new(number(position))))
                 .collect(),
+            kinds: row.try_get("kind_ids")?,
         })
+    }
+
+    /// What `append_foreseen` answers: that all is written, or nothing.
+    pub(super) fn foreseen(row: &Row, foreseen: &Foreseen<'_>) -> Result<Option<Self>, tokio_postgres::Error> {
+        if !row.try_get("is_written")? {
+            return Ok(None);
+        }
+        let head = head(row)?;
+        let appends = foreseen.appends();
+        Ok(Some(Self {
+            head,
+            recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
+            outcomes: vec![Outcome::Written; appends],
+            bases: vec![Some(bigint(head.0.get())); appends],
+            versions: foreseen.versions(&row.try_get::<_, Vec<i64>>("s_head")?),
+            failed: Vec::new(),
+            known: Vec::new(),
+            kinds: Vec::new(),
+        }))
     }
 
     /// The events of an append that was written, as they are recorded.

@@ -17,39 +17,38 @@ use super::{
 /// The arrays of a call; their names are the function's parameters, which say what they mean.
 #[derive(Default)]
 pub(super) struct Batch<'a> {
-    streams: Vec<&'a str>,
+    pub(super) streams: Vec<&'a str>,
     k_category: Vec<&'a str>,
     k_type: Vec<&'a str>,
     k_schema_version: Vec<i64>,
     k_content_type: Vec<&'a str>,
-    a_events_end: Vec<i32>,
+    pub(super) a_events_end: Vec<i32>,
     a_writes_end: Vec<i32>,
     a_expects_end: Vec<i32>,
     a_conditions_end: Vec<i32>,
-    w_stream: Vec<i32>,
-    w_count: Vec<i32>,
-    w_closes: Sparse<bool>,
-    x_stream: Vec<i32>,
-    x_version: Vec<i64>,
-    c_after: Vec<i64>,
+    pub(super) w_stream: Vec<i32>,
+    pub(super) w_count: Vec<i32>,
+    pub(super) w_closes: Sparse<bool>,
+    pub(super) x_stream: Vec<i32>,
+    pub(super) x_version: Vec<i64>,
+    pub(super) c_after: Vec<i64>,
     c_items_end: Vec<i32>,
     c_rivals_end: Vec<i32>,
     i_tags: Vec<Option<String>>,
     i_categories: Vec<Option<String>>,
     i_types: Vec<Option<String>>,
     r_event: Vec<i32>,
-    e_append: Vec<i32>,
-    e_write: Vec<i32>,
-    e_offset: Vec<i64>,
-    e_kind: Vec<i32>,
-    e_id: Vec<Uuid>,
-    e_correlation_id: Sparse<Option<Uuid>>,
-    e_causation_id: Sparse<Option<Uuid>>,
+    pub(super) e_append: Vec<i32>,
+    pub(super) e_write: Vec<i32>,
+    pub(super) e_offset: Vec<i64>,
+    pub(super) e_kind: Vec<i32>,
+    pub(super) e_id: Vec<Uuid>,
+    pub(super) e_correlation_id: Sparse<Option<Uuid>>,
+    pub(super) e_causation_id: Sparse<Option<Uuid>>,
     e_closes: Sparse<bool>,
-    e_tags: Sparse<Option<String>>,
-    e_metadata: Sparse<Option<String>>,
-    e_data: Vec<&'a [u8]>,
-    has_tags: bool,
+    pub(super) e_tags: Sparse<Option<String>>,
+    pub(super) e_metadata: Sparse<Option<String>>,
+    pub(super) e_data: Vec<&'a [u8]>,
 
     stream_numbers: HashMap<&'a str, i32>,
     kind_numbers: HashMap<(&'a str, &'a EventType, u32, &'a ContentType), i32>,
@@ -57,10 +56,13 @@ pub(super) struct Batch<'a> {
     expectations: Vec<usize>,
 }
 
+/// What stands in `x_version` for any version but none.
+pub(super) const EXISTS: i64 = -1;
+
 /// A column that has nothing in it in most batches: then none is sent.
 #[derive(Default)]
-struct Sparse<T> {
-    values: Option<Vec<T>>,
+pub(super) struct Sparse<T> {
+    pub(super) values: Option<Vec<T>>,
     len: usize,
 }
 
@@ -167,7 +169,6 @@ impl<'a> Batch<'a> {
             self.e_causation_id.push(event.causation_id.map(|id| id.as_uuid()));
             self.e_closes.push(false);
             self.e_tags.push(lines(event.tags.iter().map(|tag| tag.as_str())));
-            self.has_tags |= !event.tags.is_empty();
             let metadata = match event.metadata.is_empty() {
                 true => None,
                 false => Some(
@@ -197,7 +198,7 @@ impl<'a> Batch<'a> {
             let version = match expected {
                 ExpectedVersion::Any => continue,
                 ExpectedVersion::NoStream => 0,
-                ExpectedVersion::Exists => -1,
+                ExpectedVersion::Exists => EXISTS,
                 ExpectedVersion::Exact(version) => bigint(version.get()),
             };
             let stream = self.stream(stream);
@@ -267,7 +268,6 @@ impl<'a> Batch<'a> {
             (&self.e_tags.values, Type::TEXT_ARRAY),
             (&self.e_metadata.values, Type::TEXT_ARRAY),
             (&self.e_data, Type::BYTEA_ARRAY),
-            (&self.has_tags, Type::BOOL),
         ]
     }
 
@@ -278,6 +278,18 @@ impl<'a> Batch<'a> {
     /// Which writes, numbered from 0, are those of an append.
     pub(super) fn writes(&self, append: usize) -> Range<usize> {
         Self::start(&self.a_writes_end, append)..self.a_writes_end[append] as usize
+    }
+
+    /// Which expectations, likewise.
+    pub(super) fn expects(&self, append: usize) -> Range<usize> {
+        Self::start(&self.a_expects_end, append)..self.a_expects_end[append] as usize
+    }
+
+    /// Names of the batch's kinds.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = String> {
+        let kinds = self.k_category.iter().zip(&self.k_type).zip(&self.k_schema_version).zip(&self.k_content_type);
+        // No name contains a line's end.
+        kinds.map(|(((category, name), version), content)| format!("{category}\n{name}\n{version}\n{content}"))
     }
 
     pub(super) fn first_event(&self, append: usize) -> usize {

@@ -1,4 +1,4 @@
--- Writes a batch of appends, or says of each why not. The one place where events come from.
+-- Writes a batch of appends, or says of each why not. Events come from here and from `append_foreseen`, nowhere else.
 --
 -- Called in a transaction of its own, whose first act is the lock that orders appends: each statement after it sees all
 -- that was committed by those who held it before. (A single SQL statement would not: its snapshot is older than its
@@ -25,7 +25,6 @@ CREATE FUNCTION append(
     r_event integer[],                  -- for each condition: the events before it in the batch that match
     e_append integer[], e_write integer[], e_offset bigint[], e_kind integer[], e_id uuid[], e_correlation_id uuid[],
     e_causation_id uuid[], e_closes boolean[], e_tags text[], e_metadata text[], e_data bytea[], -- * but ids and data
-    has_tags boolean,
     OUT head bigint, OUT head_id uuid,  -- the last event before the batch
     OUT at timestamptz,                 -- when the batch was recorded
     OUT outcome integer[],      -- of each append: 0 written, 1 an id is known, 2 conflict, 3 looks beyond the head
@@ -33,7 +32,8 @@ CREATE FUNCTION append(
     OUT w_version bigint[],     -- of each stream written: its version before
     OUT f_append integer[], OUT f_index integer[], OUT f_found bigint[], -- what failed, by append: an expectation
     OUT f_what integer[],               -- (0), a closed stream (1), a condition (2), the one at an index
-    OUT known integer[], OUT known_at bigint[]  -- events whose ids were recorded before, and where
+    OUT known integer[], OUT known_at bigint[], -- events whose ids were recorded before, and where
+    OUT kind_ids integer[]      -- what stands for each kind in the log; NULL where nothing does
 ) LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path FROM CURRENT SET jit = off SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -44,7 +44,6 @@ DECLARE
     c_found    bigint[] := array_fill(NULL::bigint, ARRAY[conditions]);
     s_head     bigint[];  -- of each stream: its version, as the appends so far leave it; negative where it is closed
     a_known    boolean[] := array_fill(false, ARRAY[appends]);
-    kind_ids   integer[];
     id_there   uuid;
     is_fenced  boolean;
     is_known   boolean;
@@ -214,7 +213,7 @@ BEGIN
                     e_metadata, e_data) WITH ORDINALITY
             b (append, write, nth, kind, id, correlation_id, causation_id, closes, tags, metadata, data, n)
         WHERE a_base[b.append] IS NOT NULL;
-    IF has_tags THEN
+    IF e_tags IS NOT NULL THEN
         INSERT INTO tags (tag, position)
             SELECT t, a_base[b.append] + b.n
             FROM unnest(e_append, e_tags) WITH ORDINALITY b (append, tags, n), string_to_table(b.tags, E'\n') t

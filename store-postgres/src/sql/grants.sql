@@ -1,6 +1,6 @@
 -- What roles may do: SELECT indelible.grant_writer('shop').
 --
--- A reader reads. A writer also appends, by the one function that does so, and keeps snapshots; it can't insert events
+-- A reader reads. A writer also appends, by the two functions that do so, and keeps snapshots; it can't insert events
 -- by itself, and nobody can change or delete one. A projection reads, and keeps its checkpoint.
 CREATE FUNCTION grant_reader(role name) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
@@ -14,7 +14,7 @@ $$;
 CREATE FUNCTION grant_writer(role name) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM grant_reader(role);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION append TO %I', role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION append, append_foreseen TO %I', role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON snapshots TO %I', role);
 END
 $$;

@@ -140,7 +140,7 @@ async fn ask(
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
         let bytes = &buffer[..count];
-        let is_call = bytes.windows(8).any(|window| window == b".append(");
+        let is_call = bytes.windows(7).any(|window| window == b".append");
         if is_call && let Some(next) = shared.next.lock().unwrap().take() {
             *cut.lock().unwrap() = Some(next);
         }

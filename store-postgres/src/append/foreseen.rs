@@ -1,0 +1,120 @@
+//! What a batch comes to if all streams are where its appends expect them: nearly always, and then `append_foreseen`
+//! writes it in half of the time that `append` takes to judge it.
+
+use std::collections::HashMap;
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::batch::{Batch, EXISTS};
+
+/// More kinds than an application has: where there are more, they are forgotten and asked for again.
+const KINDS_MAX: usize = 10_000;
+
+/// The numbers that kinds of events have in the log. Those that a call of `append` told, so that the events that brought
+/// them are not behind the last one that this process has seen, and no other can have taken their place unnoticed.
+#[derive(Default)]
+pub(crate) struct Kinds(HashMap<String, i32>);
+
+impl Kinds {
+    pub(super) fn learn(&mut self, batch: &Batch<'_>, numbers: &[Option<i32>]) {
+        if self.0.len() > KINDS_MAX {
+            self.0.clear();
+        }
+        let known = batch.kinds().zip(numbers).filter_map(|(name, number)| Some((name, (*number)?)));
+        self.0.extend(known);
+    }
+}
+
+/// The arrays of a call; their names are the function's parameters.
+pub(super) struct Foreseen<'b> {
+    batch: &'b Batch<'b>,
+    s_version: Vec<Option<i64>>,
+    e_stream: Option<Vec<i32>>,
+    e_nth: Option<Vec<i64>>,
+    e_kind: Vec<i32>,
+    e_ends_append: Option<Vec<bool>>,
+    /// For each write, how many events of the batch are before it in its stream.
+    w_before: Vec<i64>,
+}
+
+impl<'b> Foreseen<'b> {
+    /// Nothing, where it takes `append` to decide: appends with conditions, those that close a stream or expect what they
+    /// can't find together, the first event of a kind.
+    pub(super) fn of(batch: &'b Batch<'b>, kinds: &Kinds) -> Option<Self> {
+        if !batch.c_after.is_empty() || batch.w_closes.values.is_some() {
+            return None;
+        }
+        let numbers: Vec<i32> = batch.kinds().map(|name| kinds.0.get(&name).copied()).collect::<Option<_>>()?;
+        let mut s_version = vec![None; batch.streams.len()];
+        let mut written = vec![0; batch.streams.len()];
+        let mut w_before = Vec::with_capacity(batch.w_stream.len());
+        for append in 0..batch.a_events_end.len() {
+            for expectation in batch.expects(append) {
+                let stream = batch.x_stream[expectation] as usize - 1;
+                let (version, written) = (&mut s_version[stream], written[stream]);
+                let before = match batch.x_version[expectation] {
+                    // It exists by then, or `append` looks.
+                    EXISTS if written > 0 => continue,
+                    EXISTS => version.filter(|version| *version > 0)?,
+                    expected => expected - written,
+                };
+                if before < 0 || *version.get_or_insert(before) != before {
+                    return None;
+                }
+            }
+            for write in batch.writes(append) {
+                let written = &mut written[batch.w_stream[write] as usize - 1];
+                w_before.push(*written);
+                *written += i64::from(batch.w_count[write]);
+            }
+        }
+        let writes = batch.e_write.iter().map(|write| *write as usize - 1);
+        let e_stream = writes.clone().map(|write| batch.w_stream[write]);
+        let e_nth = writes.zip(&batch.e_offset).map(|(write, offset)| w_before[write] + offset);
+        let ends = &batch.a_events_end;
+        let e_ends_append = batch.e_append.iter().zip(1..).map(|(append, n)| ends[*append as usize - 1] == n);
+        Some(Self {
+            e_stream: unless(e_stream.clone().zip(1..).all(|(stream, n)| stream == n), e_stream),
+            e_nth: unless(e_nth.clone().all(|nth| nth == 1), e_nth),
+            e_kind: batch.e_kind.iter().map(|kind| numbers[*kind as usize - 1]).collect(),
+            e_ends_append: unless(e_ends_append.clone().all(|ends| ends), e_ends_append),
+            batch,
+            s_version,
+            w_before,
+        })
+    }
+
+    pub(super) fn appends(&self) -> usize {
+        self.batch.a_events_end.len()
+    }
+
+    /// The version of each stream written, before it was, by those of the streams before the batch.
+    pub(super) fn versions(&self, s_head: &[i64]) -> Vec<Option<i64>> {
+        let streams = self.batch.w_stream.iter().map(|stream| s_head[*stream as usize - 1]);
+        streams.zip(&self.w_before).map(|(head, before)| Some(head + before)).collect()
+    }
+
+    /// What stands for the appends in the parameters of the call, behind those that are about the call itself.
+    pub(super) fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        let batch = self.batch;
+        vec![
+            (&batch.streams, Type::TEXT_ARRAY),
+            (&self.s_version, Type::INT8_ARRAY),
+            (&self.e_stream, Type::INT4_ARRAY),
+            (&self.e_nth, Type::INT8_ARRAY),
+            (&self.e_kind, Type::INT4_ARRAY),
+            (&batch.e_id, Type::UUID_ARRAY),
+            (&batch.e_correlation_id.values, Type::UUID_ARRAY),
+            (&batch.e_causation_id.values, Type::UUID_ARRAY),
+            (&self.e_ends_append, Type::BOOL_ARRAY),
+            (&batch.e_tags.values, Type::TEXT_ARRAY),
+            (&batch.e_metadata.values, Type::TEXT_ARRAY),
+            (&batch.e_data, Type::BYTEA_ARRAY),
+        ]
+    }
+}
+
+/// An array that is not sent where it says nothing.
+fn unless<T>(says_nothing: bool, values: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    (!says_nothing).then(|| values.collect())
+}
