@@ -96,6 +96,8 @@ impl Sequencer {
     pub(crate) async fn run(mut self) {
         let mut held = None;
         let mut is_closing = false;
+        // By the last batch.
+        let mut answered = 0;
         while !is_closing && self.shared.failure().is_none() {
             let first = match held.take() {
                 Some(first) => first,
@@ -110,7 +112,9 @@ impl Sequencer {
                     }
                 }
             };
-            self.let_others_come().await;
+            if answered > 1 || !self.jobs.is_empty() {
+                self.let_others_come().await;
+            }
             let mut group = Group::default();
             let mut next = Some(first);
             while let Some(waiting) = next.take() {
@@ -128,6 +132,7 @@ impl Sequencer {
                     Err(_) => {}
                 }
             }
+            answered = group.waiting.len();
             self.write(group).await;
             if is_closing && let Some(waiting) = held.take() {
                 let mut group = Group::default();
@@ -250,7 +255,10 @@ impl Sequencer {
                     Ok(Ok(row)) => {
                         let answer = match foreseen.take() {
                             Some(foreseen) => Answer::foreseen(&row, &foreseen),
-                            None => Answer::decode(&row).map(Some),
+                            None => {
+                                self.shared.counters.judged();
+                                Answer::decode(&row).map(Some)
+                            }
                         };
                         let Some(answer) = answer.map_err(|error| Lost::Unknown(Some(error.into())))? else { continue };
                         self.given_up.clear();

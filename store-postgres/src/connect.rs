@@ -4,11 +4,13 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
+    pin::pin,
     sync::{Arc, Once},
     time::Duration,
 };
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use futures::TryStreamExt;
 use indelible_core::{Cause, InvalidInput, StoreError};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio::{
@@ -36,6 +38,11 @@ pub(crate) type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// How long a connection may take to come about, where the URL doesn't say.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Statements that are prepared are planned once, perhaps on an empty log, and must be right for one of any size, as the
+/// functions are.
+const PREPARED_PLANS: &str =
+    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +108,12 @@ impl Connector {
     /// The connections that reads share.
     pub(crate) fn pool(&self, options: &Options) -> Result<Pool, OpenError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
+        let mut config = self.config.clone();
+        if options.prepared {
+            let own = config.get_options().unwrap_or_default();
+            config.options(format!("{own} {PREPARED_PLANS}"));
+        }
+        let manager = Manager::from_config(config, self.tls.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(options.connections)
             .runtime(deadpool_postgres::Runtime::Tokio1)
@@ -221,14 +233,43 @@ impl Asked {
     }
 
     /// Asks, and gives the connection back.
-    pub(crate) async fn query(mut self, statement: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
-        let answer = match &self.0 {
-            Some(client) => client.query_typed(statement, params).await,
-            None => unreachable!("it is taken out below, and in drop"),
+    pub(crate) async fn query(mut self, statement: &str, params: Params<'_>, how: How) -> Result<Rows, Error> {
+        let client = self.0.as_ref().expect("it is taken out below, and in drop");
+        let values = params.iter().map(|(value, _)| *value);
+        let stream = if how.prepared {
+            let types: Vec<Type> = params.iter().map(|(_, name)| name.clone()).collect();
+            let statement = client.prepare_typed_cached(statement, &types).await?;
+            client.query_raw(&statement, values).await?
+        } else {
+            client.query_typed_raw(statement, values.zip(params.iter().map(|(_, name)| name.clone()))).await?
         };
+        let mut stream = pin!(stream);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = stream.try_next().await? {
+            bytes += row.raw_size_bytes();
+            rows.push(row);
+            if bytes > how.bytes_max {
+                return Ok(Rows { rows, is_cut: true });
+            }
+        }
         drop(self.0.take());
-        answer
+        Ok(Rows { rows, is_cut: false })
     }
+}
+
+/// How a server is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) prepared: bool,
+    /// No row is taken behind the one with which it has so many.
+    pub(crate) bytes_max: usize,
+}
+
+/// What it answers.
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<Row>,
+    /// Whether it may have more.
+    pub(crate) is_cut: bool,
 }
 
 impl Drop for Asked {
@@ -251,14 +292,15 @@ pub(crate) async fn ask(
     what: &'static str,
     statement: &str,
     params: Params<'_>,
-) -> Result<Vec<Row>, StoreError> {
+    how: How,
+) -> Result<Rows, StoreError> {
     let mut patience = Patience::new(patience);
     let until = patience.until();
     let gone = |elapsed| StoreError::unavailable(what, elapsed);
     loop {
         let error: Cause = match time::timeout_at(until, pool.get()).await.map_err(gone)? {
             Ok(client) => {
-                match time::timeout_at(until, Asked::new(client).query(statement, params)).await.map_err(gone)? {
+                match time::timeout_at(until, Asked::new(client).query(statement, params, how)).await.map_err(gone)? {
                     Ok(rows) => return Ok(rows),
                     Err(error) if may_pass(&error) => error.into(),
                     Err(error) => return Err(refused(what, error)),

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     str::FromStr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use deadpool_postgres::Pool;
@@ -18,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     append::batch::{Items, bigint},
-    connect::{self, Asked, Params, Patience},
+    connect::{self, Asked, How, Params, Patience, Rows},
     store::Shared,
     subscription::Seen,
 };
@@ -35,6 +38,8 @@ pub(crate) struct Reader {
     /// there yet, a replica, answers nothing up to here.
     pub(crate) seen: Seen,
     pub(crate) kinds: Arc<RwLock<HashMap<i32, Kind>>>,
+    /// What a row of the last page had, on the average.
+    pub(crate) row_bytes: Arc<AtomicUsize>,
 }
 
 /// What events of a kind have in common. A kind never changes.
@@ -56,11 +61,24 @@ impl Reader {
         statement: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
+        Ok(self.ask_for(what, statement, params, usize::MAX).await?.rows)
+    }
+
+    /// As [`ask`](Self::ask), for rows of so many bytes, and what makes it more.
+    async fn ask_for(
+        &self,
+        what: &'static str,
+        statement: &str,
+        params: Params<'_>,
+        bytes_max: usize,
+    ) -> Result<Rows, StoreError> {
         if self.shared.failure().is_some() {
             return Err(self.shared.stopped());
         }
         self.shared.counters.read();
-        connect::ask(&self.pool, self.shared.options.patience, what, statement, params).await
+        let options = &self.shared.options;
+        let how = How { prepared: options.prepared, bytes_max };
+        connect::ask(&self.pool, options.patience, what, statement, params, how).await
     }
 
     /// As [`ask`](Self::ask), and waits for the answer however long it takes.
@@ -69,7 +87,9 @@ impl Reader {
             return Err(self.shared.stopped());
         }
         let client = self.pool.get().await.map_err(|error| StoreError::unavailable(what, error))?;
-        Asked::new(client).query(statement, &[]).await.map_err(|error| connect::refused(what, error))
+        let how = How { prepared: false, bytes_max: usize::MAX };
+        let rows = Asked::new(client).query(statement, &[], how).await;
+        rows.map(|rows| rows.rows).map_err(|error| connect::refused(what, error))
     }
 
     pub(crate) async fn stream_page(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
@@ -83,16 +103,11 @@ impl Reader {
             return Ok(Page { events: Vec::new(), next: None });
         }
         let stream = read.stream.as_str();
-        let (low, high) = (bigint(low.get()), bigint(high.get()));
-        let params: Params<'_> = &[
-            (&stream, Type::TEXT),
-            (&low, Type::INT8),
-            (&high, Type::INT8),
-            (&(limit as i64 + 1), Type::INT8),
-            (&(PAGE_BYTES_MAX as i64), Type::INT8),
-        ];
-        let rows = self.ask("reading a stream", statement, params).await?;
-        let page = self.page(&rows, limit, |event| event.version).await?;
+        let (low, high, rows_max) = (bigint(low.get()), bigint(high.get()), self.rows_max(limit));
+        let params: Params<'_> =
+            &[(&stream, Type::TEXT), (&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
+        let rows = self.ask_for("reading a stream", statement, params, PAGE_BYTES_MAX).await?;
+        let page = self.page(&rows, rows_max, limit, |event| event.version).await?;
         let next = page.next.filter(|next| match read.direction {
             Direction::Forwards => true,
             Direction::Backwards => next.get() > 1,
@@ -123,18 +138,14 @@ impl Reader {
         }
         let statements = &self.shared.statements;
         let statement = if backwards { &statements.page_of_log_backwards } else { &statements.page_of_log };
-        let params: Params<'_> = &[
-            (&low, Type::INT8),
-            (&high, Type::INT8),
-            (&(limit as i64 + 1), Type::INT8),
-            (&(PAGE_BYTES_MAX as i64), Type::INT8),
-        ];
+        let rows_max = self.rows_max(limit);
+        let params: Params<'_> = &[(&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
         let mut patience = Patience::new(self.shared.options.patience);
         let page = loop {
-            let rows = self.ask("reading the log", statement, params).await?;
-            let page = self.page(&rows, limit, |event| event.position).await?;
+            let rows = self.ask_for("reading the log", statement, params, PAGE_BYTES_MAX).await?;
+            let page = self.page(&rows, rows_max, limit, |event| event.position).await?;
             // Positions have no holes, so a page that is not full ends where the log does.
-            let end = if backwards { rows.first() } else { rows.last() };
+            let end = if backwards { rows.rows.first() } else { rows.rows.last() };
             let end = end.map_or(0, |row| row.get::<_, i64>(column::POSITION));
             let needed = high.min(self.seen());
             if end >= needed || low > needed || (!backwards && page.next.is_some()) {
@@ -147,18 +158,28 @@ impl Reader {
         Ok(Page { events: page.events, next })
     }
 
-    /// What a query of one event more than the limit, or of so many bytes, has given; `next` is the last place in it.
+    /// How many rows to ask for: one more than are wanted, which tells whether there are more; fewer where events are so
+    /// large that a page ends before that, since the server sends all that it was asked for.
+    fn rows_max(&self, limit: usize) -> i64 {
+        let fit = 2 * PAGE_BYTES_MAX / self.row_bytes.load(Relaxed).max(1);
+        (limit + 1).min(fit.max(2)) as i64
+    }
+
+    /// A page of what was answered to a question for so many rows; `next` is the last place in it.
     async fn page<P>(
         &self,
-        rows: &[Row],
+        Rows { rows, is_cut }: &Rows,
+        rows_max: i64,
         limit: usize,
         place: impl Fn(&RecordedEvent) -> P,
     ) -> Result<Page<P>, StoreError> {
-        let (is_more, rows) = (rows.len() > limit, &rows[..rows.len().min(limit)]);
-        // As the query counts them.
-        let bytes: usize = rows.iter().map(bytes_of).sum();
-        let events = self.events(rows).await?;
-        let next = events.last().filter(|_| is_more || bytes > PAGE_BYTES_MAX).map(place);
+        if !rows.is_empty() {
+            let bytes: usize = rows.iter().map(Row::raw_size_bytes).sum();
+            self.row_bytes.store(bytes / rows.len(), Relaxed);
+        }
+        let is_more = *is_cut || rows.len() as i64 == rows_max;
+        let events = self.events(&rows[..rows.len().min(limit)]).await?;
+        let next = events.last().filter(|_| is_more).map(place);
         Ok(Page { events, next })
     }
 
@@ -366,11 +387,6 @@ mod column {
 }
 
 /// What an event counts for in a page.
-fn bytes_of(row: &Row) -> usize {
-    let text = |column| row.get::<_, Option<&str>>(column).map_or(0, str::len);
-    row.get::<_, &[u8]>(column::DATA).len() + text(column::TAGS) + text(column::METADATA) + 64
-}
-
 fn decode(row: &Row, kind: Kind) -> Result<RecordedEvent, StoreError> {
     let position = Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned());
     let corrupted = |what: &str, source: Option<indelible_core::Cause>| StoreError::Corrupted {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `appends_total`, `events_total` | counters | written |
 //! | `reads_total` | counter | statements that read |
+//! | `judged_batches_total` | counter | batches that had to be judged append by append |
 //! | `lost_calls_total` | counter | calls of the server whose answer never came |
 //! | `batch_events`, `batch_seconds` | histograms | events a batch, and how long the server took over it |
 //! | `appends_under_way`, `queue_bytes` | gauges | callers that wait, and what they sent, after each batch |
@@ -20,7 +21,7 @@ use indelible_core::Position;
 /// What a process has done with a store since it opened it, and how it is now. Cheap to ask for: no server is asked.
 ///
 /// The same goes to the [`metrics`] facade, under names that begin with `indelible_postgres_`: counters `appends_total`,
-/// `events_total`, `reads_total`, `lost_calls_total`; histograms `batch_events`, `batch_seconds`; and the gauges, set after
+/// `events_total`, `reads_total`, `judged_batches_total`, `lost_calls_total`; histograms `batch_events`, `batch_seconds`; and the gauges, set after
 /// each batch: `appends_under_way`, `queue_bytes`, `head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +32,9 @@ pub struct Statistics {
     pub events: u64,
     /// Batches of appends that the server answered, each one round trip.
     pub batches: u64,
+    /// Those of them that the server judged append by append: what an append expects was not there, it has conditions or
+    /// closes a stream, or an event was the first of its kind. Many of them are a sign of writers that contend for streams.
+    pub judged_batches: u64,
     /// The most events that were written by one of them.
     pub largest_batch: u64,
     /// How long they took together.
@@ -53,6 +57,7 @@ pub(crate) struct Counters {
     appends: AtomicU64,
     events: AtomicU64,
     batches: AtomicU64,
+    judged_batches: AtomicU64,
     largest_batch: AtomicU64,
     batch_nanos: AtomicU64,
     lost_calls: AtomicU64,
@@ -75,6 +80,7 @@ impl Counters {
             appends: self.appends.load(Relaxed),
             events: self.events.load(Relaxed),
             batches: self.batches.load(Relaxed),
+            judged_batches: self.judged_batches.load(Relaxed),
             largest_batch: self.largest_batch.load(Relaxed),
             batch_time: Duration::from_nanos(self.batch_nanos.load(Relaxed)),
             lost_calls: self.lost_calls.load(Relaxed),
@@ -93,6 +99,11 @@ impl Counters {
     pub(crate) fn read(&self) {
         self.reads.fetch_add(1, Relaxed);
         metrics::counter!("indelible_postgres_reads_total").increment(1);
+    }
+
+    pub(crate) fn judged(&self) {
+        self.judged_batches.fetch_add(1, Relaxed);
+        metrics::counter!("indelible_postgres_judged_batches_total").increment(1);
     }
 
     pub(crate) fn lost(&self) {

@@ -112,7 +112,13 @@ impl PostgresStore {
             counters: Counters::default(),
         });
         let (publisher, published) = Publisher::new(opened.id);
-        let reader = Reader { shared: Arc::clone(&shared), pool, seen: publisher.place(), kinds: Arc::default() };
+        let reader = Reader {
+            shared: Arc::clone(&shared),
+            pool,
+            seen: publisher.place(),
+            kinds: Arc::default(),
+            row_bytes: Arc::default(),
+        };
         let head = reader.head().await.map_err(|error| OpenError::Refused {
             schema: schema.clone(),
             what: "reading the head",

@@ -75,3 +75,35 @@ fn racer(round: u64, n: usize, head: Position) -> Append {
         _ => Append::to(stream(&format!("new-{round}")), ExpectedVersion::NoStream, [event]),
     }
 }
+
+/// What nobody contends for is written without being judged, whatever an append expects; and what somebody else was
+/// quicker with is judged.
+#[tokio::test]
+async fn only_what_is_not_as_foreseen_is_judged() {
+    let (url, schema) = (shared_url(), fresh_schema());
+    let open = || PostgresStore::options().schema(&schema).open(&url);
+    let (store, other) = (open().await.unwrap(), open().await.unwrap());
+    let to = |name: &str, expected| Append::to(stream(name), expected, [event("Written"), event("Written")]);
+    let judged = || store.statistics().judged_batches;
+    store.append(to("a-1", ExpectedVersion::NoStream)).await.unwrap();
+    assert_eq!(judged(), 1, "the first of its kind");
+    let two = Append::new().write(
+        stream("a-1"),
+        ExpectedVersion::Any,
+        [event("Written").with_tags([Tag::of("n", 1).unwrap()])],
+    );
+    let two = two.write(stream("a-2"), ExpectedVersion::NoStream, [event("Written"), event("Written")]);
+    for append in [to("a-1", ExpectedVersion::Exact(Version::new(2))), to("a-1", ExpectedVersion::Any), two] {
+        assert!(matches!(store.append(append).await, Ok(AppendOutcome::Appended(_))));
+    }
+    assert_eq!(judged(), 1);
+    let versions = async |name: &str| store.stream_head(&stream(name)).await.unwrap().version.get();
+    assert_eq!((versions("a-1").await, versions("a-2").await), (7, 2));
+
+    other.append(to("a-1", ExpectedVersion::Any)).await.unwrap();
+    let late = store.append(to("a-1", ExpectedVersion::Exact(Version::new(7)))).await;
+    assert!(matches!(late, Ok(AppendOutcome::Conflict(_))), "{late:?}");
+    assert_eq!(judged(), 2);
+    store.append(to("a-1", ExpectedVersion::Exact(Version::new(9)))).await.unwrap();
+    assert_eq!((judged(), versions("a-1").await), (2, 11));
+}
