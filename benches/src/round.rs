@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use rand::{SeedableRng as _, rngs::StdRng, seq::index};
 
 use crate::{
-    job::{Cache, Job, Measured, TAGGED, Times, Work},
+    job::{Cache, Job, Measured, TAGGED, Times, Work, Write},
     machine,
     subject::{Found, Probe, Subject},
 };
@@ -41,6 +41,7 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
             Work::Read => read::<S>(job).await,
             Work::Tags { times } => tags::<S>(job, *times).await,
             Work::Open { .. } => open::<S>(job).await,
+            Work::Project { write: Write::Upsert, partitions: 1 } => project::<S>(job).await,
             Work::Project { .. } | Work::Lag { .. } | Work::Rebuild { .. } => {
                 bail!("{} has no read model", job.subject)
             }
@@ -194,6 +195,26 @@ async fn read<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
     let times =
         Measured { p50_us: None, p99_us: None, p999_us: None, ..seen.measured::<S>(job, "read", 1, job.log.events) };
     Ok(vec![Measured { events_per_append: 1, ..times }])
+}
+
+/// A whole log at once has one time, which is told as a rate.
+fn at_once(job: &Job, durability: &str, took: Duration) -> Result<Measured> {
+    let mut times = histogram();
+    times.saturating_record(nanos(took));
+    let seen = Seen::new(times, took)?;
+    let measured = seen.measured_as(durability, job, job.work.name(), 1, job.log.events);
+    Ok(Measured { p50_us: None, events_per_append: 1, ..measured })
+}
+
+/// As our own projections are measured: from the start of who runs it to the last event in the read model.
+async fn project<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
+    // Who runs it reads, writes and holds its lease at the same time.
+    let subject = S::open_for(&job.place, job.log, 4).await?;
+    let started = Instant::now();
+    subject.project(job.log.events).await?;
+    let measured = at_once(job, S::DURABILITY, started.elapsed())?;
+    subject.close().await?;
+    Ok(vec![measured])
 }
 
 async fn tags<S: Subject>(job: &Job, times: Times) -> Result<Vec<Measured>> {

@@ -92,6 +92,11 @@ pub trait Subject: Sized + Send + Sync + 'static {
         async { bail!("its tags are not read here") }
     }
 
+    /// Runs a projection, an upsert of its account's row an event, until all of so many events are in the read model.
+    fn project(&self, _events: u64) -> impl Future<Output = Result<()>> + Send {
+        async { bail!("its read models are not measured here") }
+    }
+
     /// One append of one event to the first stream, which has so many, judged in one way or another.
     fn probe(&self, _probe: Probe, _version: u64) -> impl Future<Output = Result<()>> + Send {
         async { bail!("its conditions are not measured here") }
@@ -179,10 +184,11 @@ impl Kind {
 
     /// Whether it has what a workload needs.
     pub fn does(self, work: &Work) -> bool {
-        use Kind::{File, Fjall, IndelibleRocksdb, PgAutocommit, PgByHand, Rocksdb};
+        use Kind::{File, Fjall, IndelibleRocksdb, Mire, PgAutocommit, PgByHand, Rocksdb};
         match work {
             Work::Project { write: Write::Put, .. } if self.is_shared() => false,
             Work::Project { write: Write::Set, .. } if !self.is_shared() => false,
+            Work::Project { write: Write::Upsert, partitions: 1 } if self == Mire => true,
             Work::Project { partitions, .. } => self.is_ours() || self.is_by_hand() && *partitions == 1,
             Work::Lag { .. } => self.is_ours() || self.is_by_hand(),
             Work::Rebuild { .. } => self.is_ours(),

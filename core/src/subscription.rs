@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{EventStore, Filter, Position, ReadLog, RecordedEvent, StoreError, Token};
 
-/// The most events that a subscription holds: there may be thousands of subscriptions.
+/// The most events that a subscription holds, unless it is told otherwise: there may be thousands of subscriptions.
 const PAGE_EVENTS: usize = 256;
 
 /// Where a subscription starts.
@@ -65,6 +65,7 @@ impl Delivery {
 pub struct Subscription<S: ?Sized> {
     store: Arc<S>,
     filter: Filter,
+    page_events: usize,
     published: watch::Receiver<Position>,
     /// The last position that was looked at.
     looked_to: Position,
@@ -108,7 +109,14 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                 token.position
             }
         };
-        Ok(Self { store, filter, published, looked_to, state: State::Behind })
+        Ok(Self { store, filter, page_events: PAGE_EVENTS, published, looked_to, state: State::Behind })
+    }
+
+    /// Reads and holds up to so many events at a time, instead of 256: where there is much to catch up with, more are
+    /// quicker.
+    #[must_use]
+    pub fn pages_of(self, events: usize) -> Self {
+        Self { page_events: events.max(1), ..self }
     }
 
     /// The next delivery. Waits, without polling, when there is none yet. May be dropped and called again: nothing is
@@ -127,8 +135,10 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                         self.state = State::Live;
                         return Ok(Delivery::CaughtUp(token));
                     }
-                    let read =
-                        ReadLog::matching(self.filter.clone()).from(self.looked_to.plus(1)).to(head).limit(PAGE_EVENTS);
+                    let read = ReadLog::matching(self.filter.clone())
+                        .from(self.looked_to.plus(1))
+                        .to(head)
+                        .limit(self.page_events);
                     let page = self.store.read_log(&read).await?;
                     #[cfg(feature = "bugs")]
                     let head = crate::bugs::head_after_page(head, &self.published);

@@ -1,5 +1,5 @@
-//! Runs one projection over one store on one read model, in rounds: one reader reads a chunk, each partition takes its
-//! events of it in a transaction of its own, side by side, and the next chunk is read in the meantime.
+//! Runs one projection over one store on one read model, in rounds: one reader reads a chunk and decodes it, each partition
+//! takes its events of it in a transaction of its own, side by side, and the next chunk is read in the meantime.
 //!
 //! A partition that fails waits, and others go on. When it goes on, the reader goes back to where it stands, and those
 //! that have seen those events leave them out. So there are no queues, and memory holds two chunks at most.
@@ -17,15 +17,15 @@ use tokio::{
 };
 
 use crate::{
-    Claim, DeadLetter, LetterEnd, Partition, PartitionState, PartitionStatus, Project, ProjectionId, ReadModel, Retry,
-    WorkerId, version::Life,
+    Claim, DeadLetter, LetterEnd, Partition, PartitionState, PartitionStatus, Project, Projection, ProjectionId,
+    ReadModel, Retry, WorkerId, version::Life,
 };
 
 mod ahead;
 mod lane;
 mod options;
 
-use ahead::{Ahead, Chunk};
+use ahead::{Ahead, Chunk, Share, recorded};
 use lane::Lane;
 pub(crate) use lane::told;
 pub use options::RunnerOptions;
@@ -61,12 +61,12 @@ pub(crate) enum Command {
     Drain,
 }
 
-pub(crate) struct Runner<P, M> {
+pub(crate) struct Runner<P: Projection, M> {
     shared: Arc<Shared<P, M>>,
     store: AnyStore,
     query: Query,
     lanes: Vec<Lane<P, M>>,
-    ahead: Option<Ahead>,
+    ahead: Option<Ahead<P::Event>>,
     paused: bool,
     /// Until when the log is left alone, after it could not be read.
     outage: Option<(u32, Instant)>,
@@ -135,7 +135,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     }
 
     /// The next chunk for the partition that is furthest behind.
-    async fn read(&mut self) -> Result<Chunk, StoreError> {
+    async fn read(&mut self) -> Result<Chunk<P::Event>, StoreError> {
         let from = self.running().map(|lane| lane.looked_to).min_by_key(|token| token.position);
         let (Some(from), false, None) = (from, self.paused, self.outage) else { return std::future::pending().await };
         sleep_until(self.rests_until).await;
@@ -163,7 +163,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     }
 
     /// Each partition takes its events, while the next chunk is read.
-    async fn round(&mut self, chunk: Chunk) {
+    async fn round(&mut self, chunk: Chunk<P::Event>) {
         let Some(looked_to) = chunk.looked_to else { return };
         if let Some(events_per_second) = self.throttle() {
             let takes = Duration::from_secs_f64(chunk.events.len() as f64 / f64::from(events_per_second));
@@ -171,21 +171,22 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         }
         // Who is about to take over must not be thought to be behind.
         let hurries = chunk.caught_up && self.shared.life.builds.load(Ordering::Acquire);
-        let mut shares = vec![Vec::new(); self.lanes.len()];
-        for event in chunk.events {
+        let mut shares: Vec<_> = self.lanes.iter().map(|lane| Share::new(lane.claim.replays_to)).collect();
+        for read in chunk.events {
+            let event = recorded(&read);
             let partition = Partition::of(&event.stream, self.shared.partitions);
             let owner = self.lanes.iter().position(|lane| lane.claim.partition == partition);
             if let Some(lane) = owner
-                && unseen(&self.lanes[lane].looked_to, &event)
+                && unseen(&self.lanes[lane].looked_to, event)
             {
-                shares[lane].push(event);
+                shares[lane].push(read);
             }
         }
         let (mut at_work, mut lanes) = (JoinSet::new(), Vec::new());
-        for (lane, events) in std::mem::take(&mut self.lanes).into_iter().zip(shares) {
+        for (lane, share) in std::mem::take(&mut self.lanes).into_iter().zip(shares) {
             // One that has looked further must not go back to the end of this chunk.
             match lane.is_running() && lane.looked_to.position < looked_to.position {
-                true => drop(at_work.spawn(lane.take_in(events, looked_to, hurries))),
+                true => drop(at_work.spawn(lane.take_in(share, looked_to, hurries))),
                 false => lanes.push(lane),
             }
         }

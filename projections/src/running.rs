@@ -223,7 +223,7 @@ impl Running {
         self.handles.iter().find(|handle| handle.id == ProjectionId::of::<P>())
     }
 
-    /// Handles the dead letters of a stream after all, in order, and says how many.
+    /// Handles the dead letters of a stream after all, in order, and says how many. [`ReadModel::letters`] lists them.
     ///
     /// # Errors
     /// Why the first that is left could not be handled; those before it are done.
@@ -234,6 +234,44 @@ impl Running {
             let Some(letter) = first.into_iter().next() else { return Ok(done) };
             self.end::<P>(letter, LetterEnd::Redriven).await?;
             done += 1;
+        }
+    }
+
+    /// As [`redrive`](Self::redrive), of all streams: how many were handled, and which streams have some left, with the
+    /// reason. One of those is in no other's way.
+    ///
+    /// # Errors
+    /// Those of the read model.
+    pub async fn redrive_all<P: Project<M>, M: ReadModel>(
+        &self,
+        model: &M,
+    ) -> Result<(u64, Vec<(StreamId, Cause)>), ReadModelError> {
+        let (mut done, mut left): (u64, Vec<(StreamId, Cause)>) = (0, Vec::new());
+        let mut after = Position::START;
+        loop {
+            let next = model.letters(&ProjectionId::of::<P>(), None, after, 1).await?;
+            let Some(letter) = next.into_iter().next() else { return Ok((done, left)) };
+            after = letter.position;
+            if left.iter().any(|(stream, _)| *stream == letter.stream) {
+                continue;
+            }
+            let stream = letter.stream.clone();
+            match self.end::<P>(letter, LetterEnd::Redriven).await {
+                Ok(()) => done += 1,
+                Err(cause) => left.push((stream, cause)),
+            }
+        }
+    }
+
+    /// Handles one dead letter after all: the first of its stream.
+    ///
+    /// # Errors
+    /// Why it could not be handled, or that another comes before it.
+    pub async fn redrive_one<P: Project<M>, M: ReadModel>(&self, model: &M, letter: DeadLetter) -> Result<(), Cause> {
+        let first = model.letters(&ProjectionId::of::<P>(), Some(&letter.stream), Position::START, 1).await?;
+        match first.first().is_some_and(|first| first.event != letter.event) {
+            true => Err(format!("an earlier event of {} is parked, and comes first", letter.stream).into()),
+            false => self.end::<P>(letter, LetterEnd::Redriven).await,
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{Seen, histogram, nanos};
+use super::{Seen, at_once, histogram, nanos};
 use crate::{
     event::Events,
     job::{Job, Log, Measured, Times, Work, Write},
@@ -210,15 +210,6 @@ async fn end(running: impl Into<Arc<Running>>) -> Result<()> {
     let running = Arc::into_inner(running.into()).context("somebody looks still")?;
     ensure!(running.drain(PATIENCE).await, "the worker does not end");
     Ok(())
-}
-
-/// A whole log at once has one time, which is told as a rate.
-fn at_once(job: &Job, durability: &str, took: Duration) -> Result<Measured> {
-    let mut times = histogram();
-    times.saturating_record(nanos(took));
-    let seen = Seen::new(times, took)?;
-    let measured = seen.measured_as(durability, job, job.work.name(), 1, job.log.events);
-    Ok(Measured { p50_us: None, events_per_append: 1, ..measured })
 }
 
 /// Events that are appended at a steady rate, each at its time, whatever became of those before.

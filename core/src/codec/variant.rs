@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::Codec;
-use crate::Cause;
+use crate::{Cause, ContentType};
 
 /// Encodes the fields of an enum's variant.
 ///
@@ -32,6 +32,13 @@ pub fn encode<E: Serialize>(event: &E, codec: &dyn Codec) -> Result<Bytes, Cause
 /// # Errors
 /// What the codec says of the data.
 pub fn decode<E: DeserializeOwned>(index: u32, data: &[u8], codec: &dyn Codec) -> Result<E, Cause> {
+    // As `Json` does it, but without a call through a pointer for each field: replaying a log is decoding, for the most part.
+    if codec.content_type() == ContentType::JSON {
+        let mut json = serde_json::Deserializer::from_slice(data);
+        let event = E::deserialize(Variant { index, fields: &mut json })?;
+        json.end()?;
+        return Ok(event);
+    }
     let mut event = None;
     codec.decode(data, &mut |fields| {
         event = Some(E::deserialize(Variant { index, fields })?);

@@ -7,7 +7,10 @@ use indelible_core::{RecordedEvent, StreamId, Timestamp, Token};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
-use super::Shared;
+use super::{
+    Shared,
+    ahead::{Share, Step, Undecodable},
+};
 use crate::{Advance, Claim, Envelope, PartitionState, PartitionStatus, Project, ReadModel, ReadModelError};
 
 mod letters;
@@ -15,8 +18,8 @@ mod meters;
 mod trouble;
 
 use meters::Meters;
-pub(crate) use trouble::told;
-use trouble::{Trouble, message};
+use trouble::Trouble;
+pub(crate) use trouble::{message, told};
 
 /// Idle partitions write where they have looked to no more often than this.
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -105,26 +108,27 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 
     /// Takes events, and goes on to where the reader has looked. What remains after a failure is read again.
-    pub async fn take_in(mut self, events: Vec<RecordedEvent>, looked_to: Token, hurries: bool) -> Self {
-        match self.work(&events, looked_to, hurries).await {
+    pub async fn take_in(mut self, share: Share<P::Event>, looked_to: Token, hurries: bool) -> Self {
+        match self.work(&share, looked_to, hurries).await {
             Ok(()) => (self.looked_to, self.outages) = (looked_to, 0),
             Err(trouble) => self.give_way(trouble),
         }
         self
     }
 
-    async fn work(&mut self, events: &[RecordedEvent], looked_to: Token, hurries: bool) -> Result<(), Trouble> {
-        let mut batches = events.chunks(self.shared.options.batch_events_max.max(1)).peekable();
-        while let Some(batch) = batches.next() {
-            let end = batch.last().map_or(looked_to, |last| self.token(last));
-            let to = if batches.peek().is_some() { end } else { looked_to };
-            match self.attempts {
-                0 => match self.transact(batch, to).await {
+    async fn work(&mut self, share: &Share<P::Event>, looked_to: Token, hurries: bool) -> Result<(), Trouble> {
+        let mut steps = share.steps(self.shared.options.batch_events_max).peekable();
+        while let Some(step) = steps.next() {
+            let end = step.last().map_or(looked_to, |last| self.token(last));
+            let to = if steps.peek().is_some() { end } else { looked_to };
+            match step {
+                Step::Undecodable(undecodable) => self.undecodable(undecodable).await?,
+                Step::Batch(batch) if self.attempts > 0 => self.one_by_one(batch).await?,
+                Step::Batch(batch) => match self.transact(batch, to).await {
                     Err(Trouble::Events(_)) if batch.len() > 1 => self.one_by_one(batch).await?,
-                    Err(Trouble::Events(error)) => self.failed(&batch[0], error).await?,
+                    Err(Trouble::Events(error)) => self.failed(&batch[0].recorded, error).await?,
                     done => done?,
                 },
-                _ => self.one_by_one(batch).await?,
             }
         }
         let due = hurries || self.written_at.elapsed() >= PROGRESS_EVERY;
@@ -135,18 +139,26 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 
     /// Finds the event that a batch fails by, with a transaction for each.
-    async fn one_by_one(&mut self, batch: &[RecordedEvent]) -> Result<(), Trouble> {
-        for event in batch {
-            match self.transact(std::slice::from_ref(event), self.token(event)).await {
-                Err(Trouble::Events(error)) => self.failed(event, error).await?,
+    async fn one_by_one(&mut self, batch: &[Envelope<P::Event>]) -> Result<(), Trouble> {
+        for envelope in batch {
+            match self.transact(std::slice::from_ref(envelope), self.token(&envelope.recorded)).await {
+                Err(Trouble::Events(error)) => self.failed(&envelope.recorded, error).await?,
                 done => done?,
             }
         }
         Ok(())
     }
 
+    /// No handler gets it: behind a parked event it waits as any other, else it is a failure.
+    async fn undecodable(&mut self, Undecodable { recorded, error }: &Undecodable) -> Result<(), Trouble> {
+        match self.parked.contains(&recorded.stream) {
+            true => self.park(recorded, None).await,
+            false => self.failed(recorded, error.clone()).await,
+        }
+    }
+
     /// One transaction: the checkpoint, the events, and those that wait behind a parked one.
-    async fn transact(&mut self, events: &[RecordedEvent], to: Token) -> Result<(), Trouble> {
+    async fn transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
         let mut conflicts = 0;
         loop {
             let span = match events.is_empty() {
@@ -164,33 +176,32 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 
     /// As [`transact`](Self::transact), once.
-    async fn try_transact(&mut self, events: &[RecordedEvent], to: Token) -> Result<(), Trouble> {
+    async fn try_transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
         let began_at = std::time::Instant::now();
-        let (waiting, free): (Vec<_>, Vec<_>) = events.iter().partition(|event| self.parked.contains(&event.stream));
-        let envelopes = free.iter().map(|event| self.envelope(event)).collect::<Result<Vec<_>, _>>()?;
+        let waits = |envelope: &Envelope<_>| self.parked.contains(&envelope.recorded.stream);
+        let mut handled = 0;
         let mut tx = self.begin(to).await?;
-        for event in waiting {
-            self.shared.model.park(&mut tx, &self.letter(event, None)).await?;
-        }
-        if !envelopes.is_empty() {
-            self.handle(&envelopes, &mut tx).await?;
+        for run in events.chunk_by(|one, next| waits(one) == waits(next)) {
+            if !waits(&run[0]) {
+                self.handle(run, &mut tx).await?;
+                handled += run.len();
+                continue;
+            }
+            for waiting in run {
+                self.shared.model.park(&mut tx, &self.letter(&waiting.recorded, None)).await?;
+            }
         }
         self.shared.model.commit(tx).await?;
-        self.meters.committed(events, envelopes.len(), began_at);
-        self.batches += u64::from(!envelopes.is_empty());
-        self.recorded_at = events.last().map(|last| last.recorded_at).or(self.recorded_at);
-        self.committed(to, envelopes.len());
+        self.meters.committed(events, handled, began_at);
+        self.batches += u64::from(handled > 0);
+        self.recorded_at = events.last().map(|last| last.recorded.recorded_at).or(self.recorded_at);
+        self.committed(to, handled);
         Ok(())
     }
 
     async fn begin(&self, to: Token) -> Result<M::Tx, ReadModelError> {
         let Claim { projection, partition, epoch, position, .. } = self.claim.clone();
         self.shared.model.begin(&Advance { projection, partition, epoch, from: position, to }).await
-    }
-
-    fn envelope(&self, event: &RecordedEvent) -> Result<Envelope<P::Event>, Trouble> {
-        let replaying = event.position <= self.claim.replays_to;
-        Envelope::decode(event.clone(), replaying).map_err(|error| Trouble::Events(told(&error)))
     }
 
     /// Runs the handler. A panic, and a time without end, are failures.

@@ -16,7 +16,7 @@ pub trait Key: Sized + 'static {
 
     /// It alone.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
         self.write(&mut bytes);
         bytes
     }
@@ -32,6 +32,9 @@ pub trait Key: Sized + 'static {
         }
     }
 }
+
+/// What most keys have room in.
+const USUAL_BYTES: usize = 48;
 
 /// A key that starts with a `P`.
 pub trait Prefix<P> {}
@@ -96,11 +99,11 @@ by_way_of! {
 impl Key for String {
     // It ends with two zeros, and a zero in it is followed by a one: so a shorter text sorts first, whatever follows.
     fn write(&self, bytes: &mut Vec<u8>) {
-        for byte in self.bytes() {
-            bytes.push(byte);
-            if byte == 0 {
-                bytes.push(1);
+        for (n, part) in self.split('\0').enumerate() {
+            if n > 0 {
+                bytes.extend([0, 1]);
             }
+            bytes.extend_from_slice(part.as_bytes());
         }
         bytes.extend([0, 0]);
     }

@@ -16,12 +16,26 @@ use indelible_projections::{
     memory::{MemoryModel, MemorySnapshot, MemoryTx},
     *,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 pub enum AccountEvent {
-    Deposited { cents: u64 },
-    Renamed { name: String },
+    Deposited {
+        #[serde(deserialize_with = "readable")]
+        cents: u64,
+    },
+    Renamed {
+        name: String,
+    },
+}
+
+/// What the code that reads it panics at.
+pub const UNREADABLE: u64 = 1_313;
+
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let cents = u64::deserialize(deserializer)?;
+    assert_ne!(cents, UNREADABLE, "who wrote that?");
+    Ok(cents)
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Aggregate)]

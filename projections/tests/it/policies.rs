@@ -23,6 +23,8 @@ enum Poison {
     Panic,
     Endless,
     Undecodable,
+    /// Whoever decodes it panics.
+    DecodingPanics,
     /// Of a schema version that has no upcaster any more, or not yet.
     NoUpcaster,
     /// Of a type that nobody asked for.
@@ -132,6 +134,7 @@ async fn outcome<const PARK: bool>(poison: Poison, letters: Letters) -> Outcome 
     append(&store, "a", deposited(1)).await;
     let poisoned = match poison {
         Undecodable => append(&store, "a", typed("Deposited", r#"{"cents":"many"}"#)).await,
+        DecodingPanics => append(&store, "a", deposited(UNREADABLE)).await,
         NoUpcaster => {
             let mut event = deposited(13);
             event.schema_version = 7;
@@ -201,7 +204,7 @@ async fn outcome<const PARK: bool>(poison: Poison, letters: Letters) -> Outcome 
 #[tokio::test(start_paused = true)]
 async fn each_poison_meets_its_policy() {
     let mut rows = 0;
-    for poison in [Error, Panic, Endless, Undecodable, NoUpcaster] {
+    for poison in [Error, Panic, Endless, Undecodable, DecodingPanics, NoUpcaster] {
         assert_eq!(outcome::<false>(poison, Letters::Work).await, Outcome::Stopped, "{poison:?}");
         assert_eq!(outcome::<true>(poison, Letters::Work).await, Outcome::Parked, "{poison:?}");
         assert_eq!(outcome::<true>(poison, Letters::Refuse).await, Outcome::Stopped, "{poison:?}");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use indelible_core::{Cause, Position, RecordedEvent, Timestamp};
 
-use super::{Lane, trouble::Trouble};
-use crate::{DeadLetter, LetterEnd, OnFailure, Project, ReadModel};
+use super::{super::ahead::decode, Lane, trouble::Trouble};
+use crate::{DeadLetter, Envelope, LetterEnd, OnFailure, Project, ReadModel};
 
 impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     /// An event could not be handled: again later, or as the projection says.
@@ -22,13 +22,19 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         if self.attempts < P::RETRY.attempts_max || self.parked.len() >= streams_max {
             return Err(Trouble::Events(error));
         }
-        let letter = self.letter(event, Some(error.to_string()));
-        let mut tx = self.begin(self.token(event)).await?;
-        self.shared.model.park(&mut tx, &letter).await?;
-        self.shared.model.commit(tx).await?;
+        self.park(event, Some(error.to_string())).await?;
         Arc::make_mut(&mut self.parked).insert(event.stream.clone());
         tracing::warn!(projection = %self.claim.projection, stream = %event.stream, position = %event.position, %error,
             "an event that cannot be handled was parked, and so will be those that follow it in its stream");
+        Ok(())
+    }
+
+    /// Puts an event among the dead letters, in a transaction of its own.
+    pub(super) async fn park(&mut self, event: &RecordedEvent, error: Option<String>) -> Result<(), Trouble> {
+        let letter = self.letter(event, error);
+        let mut tx = self.begin(self.token(event)).await?;
+        self.shared.model.park(&mut tx, &letter).await?;
+        self.shared.model.commit(tx).await?;
         self.meters.dead_letters.increment(1);
         self.committed(self.token(event), 0);
         Ok(())
@@ -44,7 +50,9 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         let redriven = async {
             let mut tx = self.begin(self.claim.position).await?;
             if *end == LetterEnd::Redriven {
-                self.handle(&[self.envelope(event)?], &mut tx).await?;
+                let decoded = decode(event.clone()).map_err(|undecodable| Trouble::Events(undecodable.error));
+                let envelope = Envelope { replaying: event.position <= self.claim.replays_to, ..decoded? };
+                self.handle(&[envelope], &mut tx).await?;
             }
             self.shared.model.unpark(&mut tx, letter, end).await?;
             Ok::<(), Trouble>(self.shared.model.commit(tx).await?)

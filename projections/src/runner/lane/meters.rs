@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use indelible_core::{RecordedEvent, Timestamp};
+use indelible_core::Timestamp;
 use metrics::{Counter, Histogram, Label, counter, histogram};
 use tracing::{Span, field::display};
 
-use crate::{Claim, Partition, ProjectionId};
+use crate::{Claim, Envelope, Partition, ProjectionId};
 
 /// How many correlation ids a span names.
 const CORRELATIONS_MAX: usize = 16;
@@ -37,31 +37,31 @@ impl Meters {
     }
 
     /// A batch was committed.
-    pub fn committed(&self, events: &[RecordedEvent], handled: usize, began_at: Instant) {
+    pub fn committed<E>(&self, events: &[Envelope<E>], handled: usize, began_at: Instant) {
         let Some(last) = events.last() else { return };
         self.events.increment(handled as u64);
         self.dead_letters.increment((events.len() - handled) as u64);
         self.batches.increment(1);
         self.batch_events.record(events.len() as f64);
         self.batch_seconds.record(began_at.elapsed().as_secs_f64());
-        self.lag_seconds.record(Timestamp::now().since(last.recorded_at).as_secs_f64());
+        self.lag_seconds.record(Timestamp::now().since(last.recorded.recorded_at).as_secs_f64());
     }
 }
 
 /// The span of a batch. Its field `correlations` has the correlation ids of the events inside, the first 16.
-pub(super) fn span(claim: &Claim, events: &[RecordedEvent]) -> Span {
+pub(super) fn span<E>(claim: &Claim, events: &[Envelope<E>]) -> Span {
     let span = tracing::info_span!(
         "projection batch",
         projection = %claim.projection,
         partition = %claim.partition,
         events = events.len(),
-        first = events.first().map(|event| event.position.get()),
-        last = events.last().map(|event| event.position.get()),
+        first = events.first().map(|first| first.recorded.position.get()),
+        last = events.last().map(|last| last.recorded.position.get()),
         correlations = tracing::field::Empty,
     );
     if !span.is_disabled() {
         let mut seen = BTreeSet::new();
-        let ids = events.iter().filter_map(|event| event.correlation_id.as_ref()).map(ToString::to_string);
+        let ids = events.iter().filter_map(|event| event.recorded.correlation_id.as_ref()).map(ToString::to_string);
         let named: Vec<String> = ids.filter(|id| seen.insert(id.clone())).take(CORRELATIONS_MAX).collect();
         span.record("correlations", display(named.join(" ")));
     }

@@ -44,7 +44,7 @@ pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ").into()
 }
 
-pub(super) fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
