@@ -1,5 +1,7 @@
 //! Writing: what an append asks for, what it is answered, and how it is judged (L1, L2, L5, L10, L13).
 
+use smallvec::SmallVec;
+
 use crate::{
     EventId, InvalidInput, NewEvent, Position, Query, RecordedEvent, StoreId, StreamId, Timestamp, Token, Version,
     event::TAGS_MAX,
@@ -140,6 +142,12 @@ impl Append {
         expected: ExpectedVersion,
         events: impl IntoIterator<Item = NewEvent>,
     ) -> Self {
+        let events = events.into_iter();
+        if self.events.is_empty() {
+            // Most appends are written so, once: with room for just these they are small.
+            self.events.reserve_exact(events.size_hint().0.min(APPEND_EVENTS_MAX));
+            self.expected.reserve_exact(1);
+        }
         for event in events {
             self = self.event(stream.clone(), event);
         }
@@ -214,8 +222,8 @@ impl Append {
                 format!("has {} events, at most {APPEND_EVENTS_MAX} are allowed", self.events.len()),
             );
         }
-        // Sorted, and not hashed: most appends have one event.
-        let mut streams: Vec<&StreamId> = self.expected.iter().map(|(stream, _)| stream).collect();
+        // Sorted, and not hashed: most appends have one event. For those there is room without memory of its own.
+        let mut streams: SmallVec<[&StreamId; 4]> = self.expected.iter().map(|(stream, _)| stream).collect();
         streams.sort_unstable();
         if let Some(twice) = streams.windows(2).find(|pair| pair[0] == pair[1]) {
             return refuse("append", format!("names an expected version of {} twice", twice[0]));
@@ -242,7 +250,7 @@ impl Append {
         for condition in &self.conditions {
             condition.query.validate()?;
         }
-        let mut ids: Vec<EventId> = self.events.iter().map(|(_, event)| event.id).collect();
+        let mut ids: SmallVec<[EventId; 4]> = self.events.iter().map(|(_, event)| event.id).collect();
         ids.sort_unstable();
         if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return refuse("append", format!("has the event id {} twice", twice[0]));
@@ -288,7 +296,7 @@ impl Append {
         mut version: impl FnMut(&StreamId) -> Result<Version, E>,
     ) -> Result<Vec<RecordedEvent>, E> {
         // Of each stream that is written, of which there are few, the last version and its event.
-        let mut versions: Vec<(StreamId, Version, usize)> = Vec::new();
+        let mut versions: SmallVec<[(StreamId, Version, usize); 1]> = SmallVec::new();
         let count = self.events.len();
         let mut recorded = Vec::with_capacity(count);
         for (index, (stream, event)) in self.events.into_iter().enumerate() {

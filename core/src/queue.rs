@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -40,18 +40,25 @@ impl QueueRoom {
     /// # Errors
     /// [`StoreError::Overloaded`] where the wait has no end.
     pub async fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
-        let permits = u32::try_from(bytes.clamp(1, self.bytes)).unwrap_or(u32::MAX);
-        match Arc::clone(&self.free).try_acquire_many_owned(permits) {
-            Ok(permit) => return Ok(Some(permit)),
-            Err(TryAcquireError::Closed) => return Ok(None),
-            Err(TryAcquireError::NoPermits) => {}
+        if let Some(permit) = self.try_take(bytes) {
+            return Ok(Some(permit));
         }
+        let permits = self.permits(bytes);
         match timeout(self.wait, Arc::clone(&self.free).acquire_many_owned(permits)).await {
             Ok(permit) => Ok(permit.ok()),
             Err(_) => Err(StoreError::Overloaded {
                 what: format!("no room for {bytes} bytes in the queue within {:?}", self.wait),
             }),
         }
+    }
+
+    /// The same without a wait; `None` where there is no room just now, or none at all any more.
+    pub fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_many_owned(self.permits(bytes)).ok()
+    }
+
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.clamp(1, self.bytes)).unwrap_or(u32::MAX)
     }
 
     /// How many bytes are taken.

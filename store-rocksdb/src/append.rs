@@ -9,16 +9,16 @@
 //! store stopped.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, mpsc::Sender},
     thread,
 };
 
-use futures::executor::block_on;
 use indelible_core::{Position, StoreError, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use crate::{engine::Tier, keeper::Errand, read::View, store::Shared};
+use crate::{engine::Tier, keeper::Errand, queue::Queue, read::View, store::Shared};
 
 mod group;
 mod prepare;
@@ -32,6 +32,9 @@ use write::{Desk, Writer};
 
 /// A segment of the tail that takes so many bytes is full.
 pub(crate) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// With so many appends that wait a group is begun while the one before is being written: half of what is enough for one.
+pub(crate) const WORTH_BEGINNING: usize = 64;
 
 /// What is handed to the sequencer, with its room in the queue until it is answered.
 pub(crate) enum Job {
@@ -58,9 +61,18 @@ pub(crate) struct Keep {
     pub(crate) value: Vec<u8>,
 }
 
+/// The sequencer's end of the queue: without it nobody waits there.
+pub(crate) struct Inlet(pub(crate) Arc<Queue<Job>>);
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 pub(crate) struct Sequencer {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) jobs: mpsc::UnboundedReceiver<Job>,
+    pub(crate) inlet: Inlet,
     /// Dropped when the sequencer ends, which ends subscriptions.
     pub(crate) publish: watch::Sender<Position>,
     pub(crate) keeper: Sender<Errand>,
@@ -71,17 +83,19 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     /// Serves until the store is closed, or a write fails.
     pub(crate) fn run(self) {
-        let Self { shared, mut jobs, publish, keeper, head_time } = self;
+        let Self { shared, inlet, publish, keeper, head_time } = self;
+        let queue = &*inlet.0;
         let run = shared.run.read().unwrap_or_else(PoisonError::into_inner);
         let Some(run) = run.as_ref() else { return };
         let writer = Writer { shared: &shared, run, publish, keeper };
-        let desk = Desk::default();
+        let desk = Desk::new(queue);
+        let mut jobs = VecDeque::new();
         thread::scope(|scope| {
             let begun =
                 thread::Builder::new().name("indelible-writer".into()).spawn_scoped(scope, || writer.serve(&desk));
             match begun {
                 Ok(_) => {
-                    let mut order = Order { writer: &writer, desk: &desk, jobs: &mut jobs, head_time };
+                    let mut order = Order { writer: &writer, desk: &desk, queue, jobs: &mut jobs, head_time };
                     if catch_unwind(AssertUnwindSafe(|| order.serve())).is_err() {
                         shared.fail("its sequencer panicked".into());
                     }
@@ -91,8 +105,8 @@ impl Sequencer {
             desk.close();
         });
         run.room.close();
-        jobs.close();
-        while let Some(job) = jobs.blocking_recv() {
+        jobs.extend(queue.close());
+        for job in jobs {
             let stopped = shared.stopped();
             match job {
                 Job::Append { answer, .. } => drop(answer.send(Verdict::Failed(stopped))),
@@ -106,8 +120,10 @@ impl Sequencer {
 /// What the sequencer's thread has at hand.
 struct Order<'a> {
     writer: &'a Writer<'a>,
-    desk: &'a Desk,
-    jobs: &'a mut mpsc::UnboundedReceiver<Job>,
+    desk: &'a Desk<'a>,
+    queue: &'a Queue<Job>,
+    /// What was taken from there, and is in no group yet.
+    jobs: &'a mut VecDeque<Job>,
     head_time: Option<Timestamp>,
 }
 
@@ -117,8 +133,10 @@ impl Order<'_> {
         let mut scratch = Scratch::default();
         let mut last = run.seen.last();
         let mut is_closing = false;
-        // The sender is the store's.
-        while !is_closing && let Some(first) = self.jobs.blocking_recv() {
+        while !is_closing {
+            if self.jobs.is_empty() {
+                self.queue.first(self.jobs);
+            }
             let segments = run.seen.tail.segments();
             let view = View {
                 engine: &run.engine,
@@ -130,7 +148,7 @@ impl Order<'_> {
                 tier: Tier::Memory,
             };
             let mut group = Group::new(view, last, scratch);
-            is_closing = self.gather(first, &mut group);
+            is_closing = self.gather(&mut group);
             if shared.has_failed() {
                 return group.refuse(|| shared.stopped());
             }
@@ -147,11 +165,11 @@ impl Order<'_> {
                 false => self.desk.put(closed),
             }
         }
-        block_on(self.desk.is_free());
+        self.queue.wait_for_turn();
     }
 
     /// Takes what waits, until the writer is free for it. Says whether the store is to be closed.
-    fn gather(&mut self, first: Job, group: &mut Group<'_>) -> bool {
+    fn gather(&mut self, group: &mut Group<'_>) -> bool {
         let Writer { shared, run, .. } = *self.writer;
         let head_time = self.head_time;
         // The present, or the last event's time where the clock was set back.
@@ -159,30 +177,22 @@ impl Order<'_> {
             let now = (shared.options.clock)();
             head_time.map_or(now, |last| last.max(now))
         };
-        let mut job = first;
         loop {
-            let is_closing = matches!(job, Job::Close);
-            match job {
-                Job::Append { prepared, answer, room } => group.append(prepared, now, answer, room),
-                Job::Keep { keep, answer, room } => group.keep(&run.engine, keep, answer, room),
-                Job::Close => {}
+            while let Some(job) = self.jobs.pop_front() {
+                let is_closing = matches!(job, Job::Close);
+                match job {
+                    Job::Append { prepared, answer, room } => group.append(prepared, now, answer, room),
+                    Job::Keep { keep, answer, room } => group.keep(&run.engine, keep, answer, room),
+                    Job::Close => {}
+                }
+                if is_closing || group.is_full() || (group.is_enough() && self.queue.is_free()) {
+                    self.queue.wait_for_turn();
+                    return is_closing;
+                }
             }
-            if is_closing || group.is_full() || (group.is_enough() && self.desk.is_free_now()) {
-                block_on(self.desk.is_free());
-                return is_closing;
-            }
-            let next = self.jobs.try_recv().ok().or_else(|| {
-                block_on(async {
-                    tokio::select! {
-                        biased;
-                        () = self.desk.is_free() => None,
-                        next = self.jobs.recv() => next,
-                    }
-                })
-            });
-            match next {
-                Some(next) => job = next,
-                None => return false,
+            self.queue.more(self.jobs);
+            if self.jobs.is_empty() {
+                return false;
             }
         }
     }

@@ -77,6 +77,9 @@ pub(crate) const REST_AFTER_LOOK: &str = "rest-after-look";
 /// Wakes who waits for room in the tail, and not who is just about to.
 pub(crate) const WAKE_UNLOCKED: &str = "wake-unlocked";
 
+/// Says that nothing is being written, and wakes nobody who is just about to wait for that.
+pub(crate) const FREE_UNLOCKED: &str = "free-unlocked";
+
 /// Believes the bytes of an event, whatever their checksum.
 pub(crate) const IGNORE_CHECKSUM: &str = "ignore-checksum";
 /// Never frees what the index holds.

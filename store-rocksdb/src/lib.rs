@@ -88,6 +88,7 @@ mod checkpoint;
 mod export;
 mod keeper;
 mod postings;
+mod queue;
 mod read;
 mod seen;
 mod snapshot;

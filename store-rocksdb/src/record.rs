@@ -61,11 +61,6 @@ pub(crate) fn encode(record: &mut Vec<u8>, stream: &StreamId, event: &NewEvent, 
     record.put(&event.data);
 }
 
-/// Whether the event of a record closes its stream.
-pub(crate) fn closes(record: &[u8]) -> bool {
-    record.first().is_some_and(|flags| flags & CLOSES_STREAM != 0)
-}
-
 /// Where an event stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -288,7 +283,6 @@ mod tests {
             let head = Head::parse(&record).unwrap();
             prop_assert_eq!((head.id, head.stream, head.event_type), (event.id, event.stream.as_str(), event.event_type.as_str()));
             prop_assert_eq!(head.closes, event.closes_stream);
-            prop_assert_eq!(closes(&record), event.closes_stream);
             let tags: Vec<_> = head.tags().map(|tag| Tag::new(tag.unwrap()).unwrap()).collect();
             prop_assert_eq!(tags, event.tags);
         }

@@ -20,19 +20,20 @@ use indelible_core::{
 };
 use rocksdb::DB;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task,
 };
 
 use crate::{
     OpenError, Options, Statistics,
-    append::{Job, Keep, Preparation, Prepared, Sequencer, Verdict, prepare},
+    append::{Inlet, Job, Keep, Preparation, Prepared, Sequencer, Verdict, WORTH_BEGINNING, prepare},
     bell::Bell,
     bugs,
     engine::{Engine, Fault, Setup, Tier},
     frozen,
     keeper::{Errand, Keeper},
     open::{self, Opened},
+    queue::Queue,
     read::{View, halves},
     seen::Seen,
     statistics::{self, Counters},
@@ -87,7 +88,7 @@ pub(crate) struct Run {
     pub(crate) setup: Setup,
     pub(crate) seen: Seen,
     pub(crate) room: QueueRoom,
-    queue: mpsc::UnboundedSender<Job>,
+    queue: Arc<Queue<Job>>,
     published: watch::Receiver<Position>,
     pub(crate) bell: Bell,
 }
@@ -103,7 +104,7 @@ impl Run {
     /// Lets no append in any more, and has the sequencer see that the store has failed, and end, which ends subscriptions.
     pub(crate) fn wake_sequencer(&self) {
         self.room.close();
-        let _ = self.queue.send(Job::Close);
+        let _ = self.queue.put_urgent(Job::Close);
     }
 }
 
@@ -229,14 +230,17 @@ impl RocksStore {
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
         let shared = &self.handle.shared;
-        let room = shared.with_run(|run| run.room.clone())?;
         let bytes = if bugs::is_on(bugs::UNBOUNDED_QUEUE) { 1 } else { bytes };
+        if let Some(room) = shared.with_run(|run| run.room.try_take(bytes))? {
+            return Ok(room);
+        }
+        let room = shared.with_run(|run| run.room.clone())?;
         room.take(bytes).await?.ok_or_else(|| shared.stopped())
     }
 
     fn hand_over(&self, job: Job) -> Result<(), StoreError> {
         let shared = &self.handle.shared;
-        shared.with_run(|run| run.queue.send(job).map_err(|_| shared.stopped()))?
+        shared.with_run(|run| run.queue.put(job).map_err(|_| shared.stopped()))?
     }
 }
 
@@ -281,7 +285,8 @@ impl Shared {
         let Opened { engine, setup, id, last, head_time, anchor, anchored, mark, tail, full } = opened;
         tracing::info!(path = %shared.path.display(), store = %id, head = %last.position, "opened");
         let (publish, published) = watch::channel(last.position);
-        let (queue, jobs) = mpsc::unbounded_channel();
+        let queue = Arc::new(Queue::new(WORTH_BEGINNING));
+        let inlet = Inlet(Arc::clone(&queue));
         let (keeper, errands) = channel();
         let run = Run {
             engine,
@@ -304,7 +309,7 @@ impl Shared {
         }
         *shared.run.write().unwrap_or_else(PoisonError::into_inner) = Some(run);
         statistics::set_stopped(false);
-        let sequencer = Sequencer { shared: Arc::clone(shared), jobs, publish, keeper, head_time };
+        let sequencer = Sequencer { shared: Arc::clone(shared), inlet, publish, keeper, head_time };
         let keeper = Keeper { shared: Arc::clone(shared), errands, anchor, anchored, mark };
         let failed = |error: std::io::Error| OpenError::Io {
             path: shared.path.clone(),
@@ -380,7 +385,7 @@ impl Handle {
     /// that.
     fn end(&self, threads: &mut Vec<thread::JoinHandle<()>>) -> Option<Run> {
         // Refused where the sequencer has ended already.
-        let _ = self.shared.with_run(|run| run.queue.send(Job::Close).is_ok());
+        let _ = self.shared.with_run(|run| run.queue.put_urgent(Job::Close).is_ok());
         for thread in threads.drain(..) {
             if thread.join().is_err() {
                 self.shared.fail("one of its threads panicked".into());

@@ -2,6 +2,6 @@
 //! primitives that explore.
 
 pub(crate) use std::sync::{
-    Condvar, Mutex, RwLock,
+    Condvar, Mutex, MutexGuard, RwLock,
     atomic::{AtomicBool, AtomicU64},
 };

@@ -363,7 +363,8 @@ impl Segment {
     /// All ids with their positions, in the order of the ids.
     pub(crate) fn sorted_ids(&self) -> Vec<(EventId, Position)> {
         let mut ids: Vec<_> = self.ids.iter().map(|entry| (*entry.key(), self.position(*entry.value()))).collect();
-        ids.sort_unstable();
+        // As numbers, which are in the order of their bytes, and quicker to compare.
+        ids.sort_unstable_by_key(|(id, _)| id.as_uuid().as_u128());
         ids
     }
 

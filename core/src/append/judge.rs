@@ -1,5 +1,7 @@
 //! How an append is judged: called by stores that decide in Rust, with the facts of one moment.
 
+use smallvec::SmallVec;
+
 use crate::{Append, EventId, FailedCondition, InvalidInput, Position, Query, RecordedEvent, StreamHead, StreamId};
 
 /// What [`judge`] asks a store, whose answers are those of one moment at which no other append is decided.
@@ -70,7 +72,7 @@ pub fn judge<F: Facts>(append: &Append, facts: &F) -> Result<Judgement, F::Error
             failed.push(FailedCondition::Version { stream: stream.clone(), expected: *expected, actual: head.version });
         }
     }
-    let mut written: Vec<&StreamId> = Vec::new();
+    let mut written: SmallVec<[&StreamId; 4]> = SmallVec::new();
     for (stream, _) in &append.events {
         if written.contains(&stream) {
             continue;

@@ -16,6 +16,7 @@ use crate::{
     bugs,
     engine::{Engine, Fault, Tier},
     read::View,
+    record,
     tail::{Entry, Segment},
 };
 
@@ -78,6 +79,8 @@ pub(super) struct Closed {
 pub(super) struct Scratch {
     series: Vec<u8>,
     versions: Vec<Version>,
+    /// How large the last batch was: the next one is likely as large.
+    batch_bytes: usize,
 }
 
 /// A caller, with its room in the queue. The answer may rest on what the group writes, so it waits for that.
@@ -96,7 +99,7 @@ impl<'a> Group<'a> {
             recorded_at: None,
             appends: 0,
             events: 0,
-            batch: WriteBatch::default(),
+            batch: WriteBatch::with_capacity_bytes(scratch.batch_bytes),
             is_durable: false,
             waiting: Vec::new(),
             scratch,
@@ -140,15 +143,21 @@ impl<'a> Group<'a> {
         if seen < segments.indexed() || seen > head {
             return Some(Verdict::LookAgain);
         }
-        for (_, event) in prepared.append.events() {
+        for event in &prepared.events {
             if segments.find(event.id, seen, head).is_some() {
                 return Some(Verdict::LookAgain);
             }
         }
+        let mut is_as_judged = !prepared.has_conditions;
         for (stream, known) in &mut prepared.streams {
-            if let Some(newer) = segments.head(stream, seen, head) {
+            // Also what was known is still there, as a rule.
+            if let Some(newer) = segments.head(stream, seen, head).filter(|newer| newer != known) {
                 *known = newer;
+                is_as_judged = false;
             }
+        }
+        if is_as_judged {
+            return None;
         }
         match judge(&prepared.append, &Since { group: self, prepared }) {
             Ok(Judgement::Write) => None,
@@ -169,31 +178,31 @@ impl<'a> Group<'a> {
         versions.extend(prepared.streams.iter().map(|(_, head)| head.version));
         let segment = self.view.segments.active();
         let mut start = 0;
-        let append = &prepared.append;
-        for (index, (stream, event)) in append.events().iter().enumerate() {
-            let version = &mut versions[prepared.written[index]];
+        for event in &prepared.events {
+            let version = &mut versions[event.stream];
             *version = version.plus(1);
-            let record = &prepared.records[start..prepared.ends[index]];
-            start = prepared.ends[index];
+            let record = &prepared.records[start..event.end];
+            start = event.end;
             self.block.push(*version, record);
             self.last.position = self.last.position.plus(1);
+            let names = record::Head::parse(record).expect("as it was encoded");
             let entry = Entry {
                 position: self.last.position,
                 version: *version,
                 id: event.id,
-                stream,
-                event_type: event.event_type.as_str(),
-                closes: crate::record::closes(record),
+                stream: &prepared.streams[event.stream].0,
+                event_type: names.event_type,
+                closes: names.closes,
             };
-            segment.add(&entry, event.tags.iter().map(|tag| tag.as_str()), &mut self.scratch.series);
+            segment.add(&entry, names.tags().map_while(Result::ok), &mut self.scratch.series);
             if self.block.is_full() {
                 self.finish_block(recorded_at);
             }
         }
         self.scratch.versions = versions;
         self.appends += 1;
-        self.events += append.events().len() as u64;
-        self.last.event = append.events().last().map_or(EventId::NIL, |(_, event)| event.id);
+        self.events += prepared.events.len() as u64;
+        self.last.event = prepared.events.last().map_or(EventId::NIL, |event| event.id);
         // Its memory goes back to the thread that it came from.
         Verdict::Written { prepared, before, recorded_at }
     }
@@ -225,7 +234,8 @@ impl<'a> Group<'a> {
             self.finish_block(recorded_at);
         }
         self.last.checksum = self.block.checksum();
-        let Self { last, appends, events, batch, is_durable, waiting, scratch, .. } = self;
+        let Self { last, appends, events, batch, is_durable, waiting, mut scratch, .. } = self;
+        scratch.batch_bytes = batch.size_in_bytes();
         (Closed { last, appends, events, batch, is_durable, full: None, waiting }, scratch)
     }
 

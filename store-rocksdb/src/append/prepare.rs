@@ -18,13 +18,23 @@ pub(crate) struct Prepared {
     pub(crate) judged: Token,
     /// The streams that it names, with their heads as of then.
     pub(crate) streams: SmallVec<[(StreamId, StreamHead); 1]>,
-    /// For each event the place of its stream there.
-    pub(super) written: SmallVec<[usize; 1]>,
-    /// The records of its events, one behind the other, and where each ends.
+    pub(super) events: SmallVec<[Encoded; 1]>,
+    /// The records of its events, one behind the other.
     pub(super) records: Vec<u8>,
-    pub(super) ends: SmallVec<[usize; 1]>,
+    /// Whether it demands more than streams of expected versions.
+    pub(super) has_conditions: bool,
     /// Whether the sequencer judges it to the end, because it gave up often enough.
     pub(crate) is_judged_patiently: bool,
+}
+
+/// What the sequencer needs of an event beside its record, so that it need not look at the event itself, which is in the
+/// cache of its caller's processor.
+pub(super) struct Encoded {
+    pub(super) id: EventId,
+    /// The place of its stream among those that the append names.
+    pub(super) stream: usize,
+    /// Where its record ends.
+    pub(super) end: usize,
 }
 
 /// What preparing came to.
@@ -54,7 +64,7 @@ pub(crate) fn prepare(view: &View<'_>, append: &Arc<Append>, judged: Token) -> R
     for (stream, _) in append.expected() {
         place(stream)?;
     }
-    let written = append.events().iter().map(|(stream, _)| place(stream)).collect::<Result<SmallVec<_>, _>>()?;
+    let written = append.events().iter().map(|(stream, _)| place(stream)).collect::<Result<SmallVec<[_; 1]>, _>>()?;
     match judge(append, &Published { view, judged, streams: &streams })? {
         Judgement::Write => {}
         Judgement::Repeated(events) => {
@@ -66,16 +76,17 @@ pub(crate) fn prepare(view: &View<'_>, append: &Arc<Append>, judged: Token) -> R
     }
     let count = append.events().len();
     let mut records = Vec::with_capacity(append.size() + 64 * count);
-    let mut ends = SmallVec::with_capacity(count);
+    let mut events = SmallVec::with_capacity(count);
     for (index, (stream, event)) in append.events().iter().enumerate() {
         let is_last = || !append.events()[index + 1..].iter().any(|(later, _)| later == stream);
         let closes = append.closes().contains(stream) && is_last();
         record::encode(&mut records, stream, event, closes, index + 1 == count);
-        ends.push(records.len());
+        events.push(Encoded { id: event.id, stream: written[index], end: records.len() });
     }
     let append = Arc::clone(append);
     let judged = Token { store: view.store, position: view.head, event: view.head_event };
-    let prepared = Prepared { append, judged, streams, written, records, ends, is_judged_patiently: false };
+    let has_conditions = !append.conditions().is_empty();
+    let prepared = Prepared { append, judged, streams, events, records, has_conditions, is_judged_patiently: false };
     Ok(Preparation::Ready(Box::new(prepared)))
 }
 

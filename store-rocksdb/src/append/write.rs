@@ -10,12 +10,13 @@ use std::{
 
 use indelible_core::Position;
 use rocksdb::WriteOptions;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::group::Closed;
+use super::{Job, group::Closed};
 use crate::{
     Durability, bugs,
     keeper::Errand,
+    queue::Queue,
     store::{Run, Shared},
     tail::Segment,
 };
@@ -29,32 +30,33 @@ pub(super) struct Writer<'a> {
 }
 
 /// Where the writer's thread takes its groups from, one at a time.
-#[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct Desk<'a> {
     state: Mutex<State>,
     /// Wakes the writer.
     came: Condvar,
-    /// Wakes the sequencer.
-    freed: Notify,
+    /// Learns when the desk is free.
+    queue: &'a Queue<Job>,
 }
 
 #[derive(Default)]
 struct State {
     group: Option<Closed>,
-    is_writing: bool,
     is_closed: bool,
 }
 
-impl Desk {
+impl<'a> Desk<'a> {
+    pub(super) fn new(queue: &'a Queue<Job>) -> Self {
+        Self { state: Mutex::default(), came: Condvar::new(), queue }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the writer a group; the one before is answered.
     pub(super) fn put(&self, group: Closed) {
-        let mut state = self.state();
-        state.group = Some(group);
-        state.is_writing = true;
+        self.queue.set_busy(true);
+        self.state().group = Some(group);
         self.came.notify_one();
     }
 
@@ -70,22 +72,6 @@ impl Desk {
         }
     }
 
-    fn done(&self) {
-        self.state().is_writing = false;
-        self.freed.notify_one();
-    }
-
-    pub(super) fn is_free_now(&self) -> bool {
-        !self.state().is_writing
-    }
-
-    /// Waits until all that was put here is answered.
-    pub(super) async fn is_free(&self) {
-        while !self.is_free_now() {
-            self.freed.notified().await;
-        }
-    }
-
     pub(super) fn close(&self) {
         self.state().is_closed = true;
         self.came.notify_one();
@@ -94,13 +80,13 @@ impl Desk {
 
 impl Writer<'_> {
     /// Writes what is put on the desk until that is closed.
-    pub(super) fn serve(&self, desk: &Desk) {
+    pub(super) fn serve(&self, desk: &Desk<'_>) {
         while let Some(group) = desk.take() {
             if catch_unwind(AssertUnwindSafe(|| self.commit(group))).is_err() {
                 self.shared.fail("its writer panicked".into());
                 self.run.wake_sequencer();
             }
-            desk.done();
+            desk.queue.set_busy(false);
         }
     }
 
