@@ -1,0 +1,153 @@
+//! The loop of one type of saga: looks into the agenda's partitions that this process owns, and has done what is due, so
+//! many at once.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use indelible_core::Timestamp;
+use indelible_projections::{Partition, PartitionState, Projection, ProjectionId, ReadModelError, Running};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    Agenda, AgendaModel, Clock, Journal, Perform, Saga, SagaOptions,
+    agenda::Entry,
+    desk::{Desk, Turn},
+};
+
+/// How soon an agenda is looked at again after it was told of something: its batch may not be committed yet.
+const SOON: Duration = Duration::from_millis(1);
+/// For how long an entry that was done is remembered: the agenda follows behind the journal.
+const REMEMBERED: Duration = Duration::from_secs(2);
+/// How soon an entry is tried again that the store or the code stood in the way of.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+
+/// Where a saga's errands are done.
+pub(super) struct Office<S: Saga, M, P> {
+    pub desk: Desk<S, P>,
+    pub model: M,
+    pub clock: Arc<dyn Clock>,
+    pub options: SagaOptions,
+}
+
+pub(super) struct Errands<S: Saga, M, P> {
+    office: Arc<Office<S, M, P>>,
+    agendas: Arc<Running>,
+    bell: Arc<Notify>,
+    draining: Arc<AtomicBool>,
+    /// Entries that need not be looked at: under way, or until then.
+    known: HashMap<Entry, Option<Instant>>,
+    at_work: JoinSet<(Entry, Result<Turn, ()>)>,
+    /// Entries that a turn here led to, before the agenda has them.
+    next: Vec<Entry>,
+}
+
+impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
+    pub fn new(
+        office: Office<S, M, P>,
+        agendas: Arc<Running>,
+        bell: Arc<Notify>,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        let (known, at_work, next) = (HashMap::new(), JoinSet::new(), Vec::new());
+        Self { office: Arc::new(office), agendas, bell, draining, known, at_work, next }
+    }
+
+    /// Runs until it is to drain, and what was under way is done.
+    pub async fn run(mut self) {
+        while !self.draining.load(Ordering::Acquire) {
+            let wait = match self.look().await {
+                Ok(wait) => wait,
+                Err(error) => {
+                    tracing::warn!(saga = S::NAME, %error, "the agenda could not be read");
+                    AFTER_TROUBLE
+                }
+            };
+            let bell = self.bell.clone();
+            let full = self.at_work.len() >= self.office.options.calls_max;
+            tokio::select! {
+                Some(done) = self.at_work.join_next() => self.done(done),
+                () = bell.notified(), if !full => sleep(SOON).await,
+                () = sleep(wait), if !full => {}
+            }
+            while let Some(done) = self.at_work.try_join_next() {
+                self.done(done);
+            }
+        }
+        while self.at_work.join_next().await.is_some() {}
+    }
+
+    /// Begins what is due as far as there is room, and says when to look again.
+    async fn look(&mut self) -> Result<Duration, ReadModelError> {
+        let now = Instant::now();
+        self.known.retain(|_, until| until.is_none_or(|until| until > now));
+        for entry in std::mem::take(&mut self.next) {
+            self.begin(entry);
+        }
+        let mut wait = self.office.options.look_every;
+        for partition in self.owned() {
+            let room = self.office.options.calls_max.saturating_sub(self.at_work.len());
+            if room == 0 {
+                break;
+            }
+            let limit = room + self.known.len() + 1;
+            let (entries, clock) = self.office.model.earliest::<S>(partition, limit).await?;
+            let now = clock.unwrap_or_else(|| self.office.clock.now());
+            for entry in entries {
+                if entry.due > now {
+                    wait = wait.min(entry.due.since(now));
+                    break;
+                }
+                self.begin(entry);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// The partitions of the agenda that are this process's, by what is known of the leases.
+    fn owned(&self) -> Vec<Partition> {
+        let id = ProjectionId::of::<Agenda<S>>();
+        let status = self.agendas.status();
+        let lanes = status.iter().filter(|(agenda, _)| *agenda == id).flat_map(|(_, lanes)| lanes);
+        lanes.filter(|lane| lane.state != PartitionState::Lost).map(|lane| lane.partition).collect()
+    }
+
+    fn begin(&mut self, entry: Entry) {
+        if self.known.contains_key(&entry) || self.at_work.len() >= self.office.options.calls_max {
+            return;
+        }
+        self.known.insert(entry.clone(), None);
+        let office = self.office.clone();
+        self.at_work.spawn(async move {
+            let turn = office.desk.turn(&entry).await.map_err(|error| {
+                tracing::warn!(saga = S::NAME, id = entry.saga, item = %entry.item, %error,
+                    "what is due could not be done, and stays due");
+            });
+            (entry, turn)
+        });
+    }
+
+    fn done(&mut self, done: Result<(Entry, Result<Turn, ()>), tokio::task::JoinError>) {
+        // Its own panics the desk has caught; what is left is a fault here, and the entry stays under way until a restart.
+        let Ok((entry, turn)) = done else { return };
+        let rest = match turn {
+            Ok(Turn::Done(next)) => {
+                self.next.extend(next.into_iter().filter(|next| next.due <= self.office.clock.now()));
+                REMEMBERED
+            }
+            Ok(Turn::Nothing) => REMEMBERED,
+            Ok(Turn::Later(time)) => time,
+            Err(()) => AFTER_TROUBLE,
+        };
+        self.known.insert(entry, Some(Instant::now() + rest));
+    }
+}
