@@ -80,7 +80,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
             None => context,
         };
         match self.sagas.tell(context, &entry.saga, tell).await {
-            Ok(done) => Ok(Turn::Done(due(&entry.saga, done.events()))),
+            Ok(done) => Ok(Turn::Done(due_by(&entry.saga, done.events()))),
             // It came too late, and counts for nothing.
             Err(CommandError::Rejected(SagaError::Stale | SagaError::Ended)) => Ok(Turn::Nothing),
             Err(error) => Err(error.into()),
@@ -117,7 +117,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
 }
 
 /// What is due because of events.
-pub(crate) fn due(saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
+pub(crate) fn due_by(saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
     let told = events.iter().filter_map(|event| Some((event.decode::<SagaEvent>().ok()?, event.recorded_at)));
     let put = |change| match change {
         Change::Put(entry) => Some(entry),

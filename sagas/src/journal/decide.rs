@@ -146,7 +146,7 @@ impl<S: Saga> Journal<S> {
             Tell::Cancel { .. } if self.stuck.is_some() => Err(SagaError::Stuck),
             Tell::Cancel { .. } if self.is_past_pivot(&self.plan()?) => Err(SagaError::PastPivot),
             Tell::Cancel { reason } => Ok(SagaEvent::Cancelled { reason: reason.clone() }),
-            Tell::Retry | Tell::Skip { .. } | Tell::Compensate { .. } | Tell::GiveUp { .. } => self.operated(tell),
+            Tell::Start(_) | Tell::Retry | Tell::Skip { .. } | Tell::Compensate { .. } | Tell::GiveUp { .. } => self.operated(tell),
         }
     }
 
@@ -156,7 +156,7 @@ impl<S: Saga> Journal<S> {
 
     fn may_time_out(&self, step: &str) -> bool {
         #[cfg(feature = "bugs")]
-        if crate::bugs::is(crate::bugs::Bug::JournalWithoutFencing) {
+        if crate::bugs::is(crate::bugs::Bug::FiresWithoutExpectedVersion) {
             return true;
         }
         self.past.track(step).is_some_and(|track| track.is_running() && !track.timed_out)

@@ -11,16 +11,16 @@ use std::{
 };
 
 use indelible_core::Timestamp;
-use indelible_projections::{Partition, PartitionState, Projection, ProjectionId, ReadModelError, Running};
+use indelible_projections::{Partition, PartitionState, ProjectionId, ReadModelError, Running};
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use crate::{
-    Agenda, AgendaModel, Clock, Journal, Perform, Saga, SagaOptions,
-    agenda::Entry,
+    Agenda, AgendaModel, Clock, Perform, Saga, SagaOptions,
+    agenda::{Entry, Item},
     desk::{Desk, Turn},
 };
 
@@ -44,11 +44,16 @@ pub(super) struct Errands<S: Saga, M, P> {
     agendas: Arc<Running>,
     bell: Arc<Notify>,
     draining: Arc<AtomicBool>,
-    /// Entries that need not be looked at: under way, or until then.
-    known: HashMap<Entry, Option<Instant>>,
+    /// Attempts that need not be looked at: those under way, in whatever entry they come; others until then, in the same.
+    known: HashMap<(String, Item, u32), Known>,
     at_work: JoinSet<(Entry, Result<Turn, ()>)>,
     /// Entries that a turn here led to, before the agenda has them.
     next: Vec<Entry>,
+}
+
+enum Known {
+    UnderWay,
+    Until(Instant, Timestamp),
 }
 
 impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
@@ -89,7 +94,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
     /// Begins what is due as far as there is room, and says when to look again.
     async fn look(&mut self) -> Result<Duration, ReadModelError> {
         let now = Instant::now();
-        self.known.retain(|_, until| until.is_none_or(|until| until > now));
+        self.known.retain(|_, known| !matches!(known, Known::Until(until, _) if *until <= now));
         for entry in std::mem::take(&mut self.next) {
             self.begin(entry);
         }
@@ -122,10 +127,16 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
     }
 
     fn begin(&mut self, entry: Entry) {
-        if self.known.contains_key(&entry) || self.at_work.len() >= self.office.options.calls_max {
+        let attempt = (entry.saga.clone(), entry.item.clone(), entry.attempt);
+        let is_known = match self.known.get(&attempt) {
+            Some(Known::UnderWay) => true,
+            Some(Known::Until(_, due)) => *due == entry.due,
+            None => false,
+        };
+        if is_known || self.at_work.len() >= self.office.options.calls_max {
             return;
         }
-        self.known.insert(entry.clone(), None);
+        self.known.insert(attempt, Known::UnderWay);
         let office = self.office.clone();
         self.at_work.spawn(async move {
             let turn = office.desk.turn(&entry).await.map_err(|error| {
@@ -148,6 +159,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
             Ok(Turn::Later(time)) => time,
             Err(()) => AFTER_TROUBLE,
         };
-        self.known.insert(entry, Some(Instant::now() + rest));
+        let known = Known::Until(Instant::now() + rest, entry.due);
+        self.known.insert((entry.saga, entry.item, entry.attempt), known);
     }
 }

@@ -1,0 +1,6 @@
+//! Sagas: what they decide, what they survive, and how they are run.
+
+mod crashes;
+mod decisions;
+mod running;
+mod trip;
