@@ -107,7 +107,6 @@ struct Run<'a, S: Saga> {
     moments: Arc<Moments>,
     store: MortalStore,
     outside: Outside,
-    crashes: usize,
 }
 
 const ID: &str = "crashed";
@@ -121,11 +120,12 @@ impl<'a, S: Saga> Run<'a, S> {
     ) -> Self {
         let moments = Moments::deadly(deadly);
         let store = MortalStore::new(&moments);
-        Self { about, signals, moments, store, outside: Outside::new(script.clone()), crashes: 0 }
+        Self { about, signals, moments, store, outside: Outside::new(script.clone()) }
     }
 
     /// Plays it to its end, with a new process whenever one has died.
-    async fn play(mut self) -> Played {
+    async fn play(self) -> Played {
+        let mut crashes = 0;
         loop {
             // All that a process remembers ends with it.
             let sagas = Sagas::<S>::new(&self.store);
@@ -138,8 +138,8 @@ impl<'a, S: Saga> Run<'a, S> {
                 polled => polled.map(Some),
             });
             match ended.await {
-                None => self.crashes += 1,
-                Some(fault) => return self.judge(fault).await,
+                None => crashes += 1,
+                Some(fault) => return Played { crashes, ..self.judge(fault).await },
             }
         }
     }
@@ -156,7 +156,7 @@ impl<'a, S: Saga> Run<'a, S> {
             steps: tracks.map(|t| (t.step.clone(), t.way.clone(), t.undo.as_ref().map(|(_, way)| way.clone()))).collect(),
             happened: self.outside.happened(),
         };
-        Played { end, passed: self.moments.passed(), crashes: self.crashes, faults }
+        Played { end, passed: self.moments.passed(), crashes: 0, faults }
     }
 
     async fn journal(&self) -> Journal<S> {
