@@ -3,6 +3,7 @@
 mod saga;
 
 mod agenda;
+mod breaker;
 #[cfg(feature = "bugs")]
 pub mod bugs;
 mod clock;
@@ -11,6 +12,7 @@ mod event;
 mod journal;
 mod past;
 mod perform;
+mod reactor;
 mod sagas;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -19,12 +21,14 @@ mod worker;
 pub use agenda::{
     Agenda, AgendaModel, Change, Entry, Item, changes, due_in_tables, put_in_tables, remove_from_tables,
 };
+pub use breaker::{Circuit, CircuitOptions, Dependency};
 pub use clock::{Clock, SkippingClock, SystemClock};
 pub use event::{Act, Outcome, SagaEvent, Task};
 pub use indelible_projections::Retry;
 pub use journal::{Due, Journal, SagaError, Standing, Tell};
 pub use past::Past;
 pub use perform::{Call, Failure, Perform};
+pub use reactor::{React, Reactor};
 pub use saga::{Plan, Saga, Step};
 pub use sagas::Sagas;
 pub use worker::{RunningSagas, SagaOptions, SagaWorker};

@@ -40,6 +40,7 @@
 
 mod crash;
 mod given;
+pub mod killed;
 mod outside;
 mod recorded;
 mod store;

@@ -15,7 +15,7 @@ use indelible_projections::{Partition, PartitionState, ProjectionId, ReadModelEr
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
@@ -24,8 +24,8 @@ use crate::{
     desk::{Desk, Turn},
 };
 
-/// How soon an agenda is looked at again after it was told of something: its batch may not be committed yet.
-const SOON: Duration = Duration::from_millis(1);
+/// How long an agenda is left alone at least, also after it was told of something: its batch may not be committed yet.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 /// For how long an entry that was done is remembered: the agenda follows behind the journal.
 const REMEMBERED: Duration = Duration::from_secs(2);
 /// How soon an entry is tried again that the store or the code stood in the way of.
@@ -69,20 +69,23 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
 
     /// Runs until it is to drain, and what was under way is done.
     pub async fn run(mut self) {
+        let mut looks_at = Instant::now();
         while !self.draining.load(Ordering::Acquire) {
-            let wait = match self.look().await {
-                Ok(wait) => wait,
-                Err(error) => {
+            for entry in std::mem::take(&mut self.next) {
+                self.begin(entry);
+            }
+            if self.room() > 0 && looks_at <= Instant::now() {
+                let wait = self.look().await.unwrap_or_else(|error| {
                     tracing::warn!(saga = S::NAME, %error, "the agenda could not be read");
                     AFTER_TROUBLE
-                }
-            };
-            let bell = self.bell.clone();
-            let full = self.at_work.len() >= self.office.options.calls_max;
+                });
+                looks_at = Instant::now() + wait.max(BETWEEN_LOOKS);
+            }
+            let (bell, has_room) = (self.bell.clone(), self.room() > 0);
             tokio::select! {
                 Some(done) = self.at_work.join_next() => self.done(done),
-                () = bell.notified(), if !full => sleep(SOON).await,
-                () = sleep(wait), if !full => {}
+                () = bell.notified(), if has_room => looks_at = looks_at.min(Instant::now() + BETWEEN_LOOKS),
+                () = sleep_until(looks_at), if has_room => {}
             }
             while let Some(done) = self.at_work.try_join_next() {
                 self.done(done);
@@ -91,20 +94,21 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         while self.at_work.join_next().await.is_some() {}
     }
 
+    fn room(&self) -> usize {
+        self.office.options.calls_max.saturating_sub(self.at_work.len())
+    }
+
     /// Begins what is due as far as there is room, and says when to look again.
     async fn look(&mut self) -> Result<Duration, ReadModelError> {
         let now = Instant::now();
         self.known.retain(|_, known| !matches!(known, Known::Until(until, _) if *until <= now));
-        for entry in std::mem::take(&mut self.next) {
-            self.begin(entry);
-        }
         let mut wait = self.office.options.look_every;
         for partition in self.owned() {
-            let room = self.office.options.calls_max.saturating_sub(self.at_work.len());
-            if room == 0 {
-                break;
+            if self.room() == 0 {
+                return Ok(Duration::ZERO);
             }
-            let limit = room + self.known.len() + 1;
+            // What need not be looked at must not hide what must.
+            let limit = self.room() + self.known.len() + 1;
             let (entries, clock) = self.office.model.earliest::<S>(partition, limit).await?;
             let now = clock.unwrap_or_else(|| self.office.clock.now());
             for entry in entries {
@@ -133,7 +137,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
             Some(Known::Until(_, due)) => *due == entry.due,
             None => false,
         };
-        if is_known || self.at_work.len() >= self.office.options.calls_max {
+        if is_known || self.room() == 0 {
             return;
         }
         self.known.insert(attempt, Known::UnderWay);

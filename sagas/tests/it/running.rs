@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use indelible_core::store::memory::MemoryStore;
-use indelible_projections::memory::MemoryModel;
-use indelible_sagas::{Outcome, SagaWorker, Sagas};
+use indelible_projections::{WorkerId, memory::MemoryModel};
+use indelible_sagas::{
+    Call, Circuit, CircuitOptions, Dependency, Failure, Outcome, Past, Perform, Plan, Saga, SagaEvent, SagaWorker,
+    Sagas, SkippingClock, Step, testing::Outside,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::trip::{Agency, Trip};
+use crate::trip::{Agency, Effect, Trip};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -23,4 +28,159 @@ async fn trips_are_booked() {
     }
     println!("{}", trips.history("7").await.unwrap());
     assert!(running.drain(SOON).await);
+}
+
+/// A timer of days, and a restart in the middle of it.
+#[tokio::test]
+async fn timers_outlive_their_process_and_can_be_skipped() {
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let worker = || SagaWorker::new(&store).with_clock(clock.clone()).add(&model, Reminder);
+    let running = worker().start().await.unwrap();
+    let reminders = Sagas::<Remind>::new(&store);
+    reminders.start("ada", Remind).await.unwrap();
+    assert_eq!(reminders.ended("ada", Duration::from_millis(300)).await.unwrap(), None);
+    drop(running);
+    let running = worker().start().await.unwrap();
+    clock.skip(Duration::from_secs(3 * 24 * 3600 - 60));
+    assert_eq!(reminders.ended("ada", Duration::from_millis(700)).await.unwrap(), None);
+    clock.skip(Duration::from_secs(60));
+    assert_eq!(reminders.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert!(running.drain(SOON).await);
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Remind;
+impl Saga for Remind {
+    const NAME: &'static str = "remind";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::sleep("three days", Duration::from_secs(3 * 24 * 3600))).step(Step::new("remind", ()))
+    }
+}
+struct Reminder;
+impl Perform<Remind> for Reminder {
+    async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+}
+
+/// A worker that stands still in a call, beyond its lease, with its whole process.
+struct Stalls {
+    outside: Outside,
+    for_ms: u64,
+}
+impl Perform<Trip> for Stalls {
+    async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+        let answer = Perform::<Trip>::perform(&self.outside, effect, call).await;
+        if call.step() == "flight" {
+            std::thread::sleep(Duration::from_millis(self.for_ms));
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_zombie_changes_nothing() {
+    let lease = Duration::from_millis(400);
+    let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::default());
+    let worker = |name: &str, for_ms| {
+        let performer = Stalls { outside: outside.clone(), for_ms };
+        SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer)
+    };
+    let zombie = worker("zombie", 2_500);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let running = zombie.start().await.unwrap();
+            while stopped.try_recv().is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            running.drain(SOON).await
+        })
+    });
+    let trips = Sagas::<Trip>::new(&store);
+    trips.start("7", Trip { traveller: "ada".into() }).await.unwrap();
+    while outside.calls().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let running = worker("heir", 0).start().await.unwrap();
+    assert_eq!(trips.ended("7", SOON).await.unwrap(), Some(Outcome::Completed));
+    let ended = trips.journal("7").await.unwrap();
+    stop.send(()).unwrap();
+    assert!(thread.join().unwrap(), "the zombie comes back, and drains");
+    assert!(running.drain(SOON).await);
+    assert_eq!(trips.journal("7").await.unwrap(), ended);
+    let flights: Vec<_> = outside.calls().into_iter().filter(|(key, _)| key == "trip-7/flight").collect();
+    assert_eq!(flights, [("trip-7/flight".to_owned(), 1), ("trip-7/flight".to_owned(), 1)], "the same key, again");
+    assert_eq!(outside.happened().len(), 5);
+}
+
+/// While its circuit is open a step waits, and burns no attempt.
+#[tokio::test]
+async fn a_step_waits_while_its_circuit_is_open() {
+    struct Bank(Dependency);
+    impl Perform<Remind> for Bank {
+        async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+            self.0.call(async { Ok(Value::Null) }).await
+        }
+    }
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let bank = Dependency::new("bank", 1, CircuitOptions::default().open_for(Duration::from_millis(50)));
+    bank.force(Some(Circuit::Open));
+    clock.skip(Duration::from_secs(4 * 24 * 3600));
+    let worker = SagaWorker::new(&store).with_clock(clock).add(&model, Bank(bank.clone()));
+    let running = worker.start().await.unwrap();
+    let reminders = Sagas::<Remind>::new(&store);
+    reminders.start("ada", Remind).await.unwrap();
+    assert_eq!(reminders.ended("ada", Duration::from_millis(300)).await.unwrap(), None);
+    bank.force(None);
+    assert_eq!(reminders.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));
+    let journal = reminders.journal("ada").await.unwrap();
+    assert!(!journal.iter().any(|(_, event)| matches!(event, SagaEvent::AttemptFailed { .. })));
+    assert!(running.drain(SOON).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_opens_probes_and_closes() {
+    let ten = Duration::from_millis(10);
+    let api = Dependency::new("api", 3, CircuitOptions::default().after_failures(3));
+    let fail = || api.call(async { Err::<(), _>(Failure::unsure("down")) });
+    let fine = || api.call(async { Ok(()) });
+    for _ in 0..2 {
+        fail().await.unwrap_err();
+        fine().await.unwrap();
+    }
+    // What it says no to is an answer.
+    for _ in 0..9 {
+        api.call(async { Err::<(), _>(Failure::refused("no")) }).await.unwrap_err();
+    }
+    assert_eq!(api.circuit(), Circuit::Closed);
+    for _ in 0..3 {
+        fail().await.unwrap_err();
+    }
+    assert_eq!(api.circuit(), Circuit::Open);
+    assert!(matches!(fine().await, Err(Failure::NotNow(_))));
+    tokio::time::sleep(Duration::from_secs(1) + ten).await;
+    assert_eq!(api.circuit(), Circuit::HalfOpen);
+    fail().await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(1) + ten).await;
+    assert_eq!(api.circuit(), Circuit::Open, "twice as long the second time");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fine().await.unwrap();
+    assert_eq!(api.circuit(), Circuit::HalfOpen);
+    fine().await.unwrap();
+    assert_eq!(api.circuit(), Circuit::Closed);
+    // One that is given up has failed, and one that is slow.
+    for _ in 0..3 {
+        let never = api.call(std::future::pending::<Result<(), Failure>>());
+        tokio::time::timeout(ten, never).await.unwrap_err();
+    }
+    assert_eq!(api.circuit(), Circuit::Open);
+    api.force(Some(Circuit::Closed));
+    fine().await.unwrap();
+    // No more at once than it takes.
+    let slow = || api.call(async { Ok(tokio::time::sleep(ten).await) });
+    let (a, b, c, d) = tokio::join!(slow(), slow(), slow(), slow());
+    assert!(a.is_ok() && b.is_ok() && c.is_ok() && matches!(d, Err(Failure::NotNow(_))));
 }
