@@ -134,7 +134,9 @@ impl Dependency {
         let _permit = match self.shared.calls.try_acquire() {
             Ok(permit) => permit,
             // Not long: whoever waits for room is many, and comes again at another moment each.
-            Err(TryAcquireError::NoPermits) => return Err(self.blocked(Duration::from_millis(rand::random_range(20..100)))),
+            Err(TryAcquireError::NoPermits) => {
+                return Err(self.blocked(Duration::from_millis(rand::random_range(20..100))));
+            }
             Err(TryAcquireError::Closed) => return Err(self.blocked(self.shared.options.open_max)),
         };
         let admitted = self.step(|breaker, options, now| breaker.admit(options, now));
@@ -234,7 +236,9 @@ impl Breaker {
     fn admit(&mut self, options: &CircuitOptions, now: Instant) -> Result<(), Duration> {
         match self.circuit(now) {
             Circuit::Closed => Ok(()),
-            Circuit::Open => Err(self.open.map_or(options.open_first, |(until, _)| until - now).max(options.open_first / 10)),
+            Circuit::Open => {
+                Err(self.open.map_or(options.open_first, |(until, _)| until - now).max(options.open_first / 10))
+            }
             Circuit::HalfOpen if self.probing < options.probes => {
                 self.probing += 1;
                 Ok(())
@@ -252,7 +256,8 @@ impl Breaker {
                 }
                 self.failures = if failed { self.failures + 1 } else { 0 };
                 let bad = self.window.iter().filter(|failed| **failed).count() as f64;
-                let often = self.window.len() >= options.calls_min && bad >= options.failure_rate_max * self.window.len() as f64;
+                let often = self.window.len() >= options.calls_min
+                    && bad >= options.failure_rate_max * self.window.len() as f64;
                 if self.failures >= options.failures_max || often {
                     self.open_for(options.open_first, now);
                 }

@@ -4,9 +4,9 @@
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
-use indelible_core::{CommandContext, CommandError, LoadError, Loaded, RecordedEvent};
 #[cfg(feature = "bugs")]
 use indelible_core::CorrelationId;
+use indelible_core::{CommandContext, CommandError, LoadError, Loaded, RecordedEvent};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;

@@ -43,7 +43,15 @@ enum About<S: Saga> {
 impl<S: Saga> Default for Journal<S> {
     fn default() -> Self {
         let (cancelled, compensating, stuck, outcome) = (None, false, None, None);
-        Self { about: About::Nothing, correlation: None, past: Past::default(), cancelled, compensating, stuck, outcome }
+        Self {
+            about: About::Nothing,
+            correlation: None,
+            past: Past::default(),
+            cancelled,
+            compensating,
+            stuck,
+            outcome,
+        }
     }
 }
 

@@ -18,9 +18,7 @@ mod sagas;
 pub mod testing;
 mod worker;
 
-pub use agenda::{
-    Agenda, AgendaModel, Change, Entry, Item, changes, due_in_tables, put_in_tables, remove_from_tables,
-};
+pub use agenda::{Agenda, AgendaModel, Change, Entry, Item, changes, due_in_tables, put_in_tables, remove_from_tables};
 pub use breaker::{Circuit, CircuitOptions, Dependency};
 pub use clock::{Clock, SkippingClock, SystemClock};
 pub use event::{Act, Outcome, SagaEvent, Task};

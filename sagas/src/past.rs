@@ -36,10 +36,18 @@ pub(crate) struct Track {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Way {
     /// This attempt is due, under way, or waits for its time.
-    Running { attempt: u32 },
-    Done { result: Value },
+    Running {
+        attempt: u32,
+    },
+    Done {
+        result: Value,
+    },
     /// `maybe`: it may have happened all the same.
-    Failed { attempts: u32, error: String, maybe: bool },
+    Failed {
+        attempts: u32,
+        error: String,
+        maybe: bool,
+    },
     Skipped,
 }
 

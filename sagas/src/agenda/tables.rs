@@ -45,7 +45,8 @@ pub fn due_in_tables(
     let rows = tables.scan_prefix(&DUE, &partition.0, limit)?;
     rows.into_iter()
         .map(|((_, due, (saga, item)), attempt)| {
-            let item = item.parse::<Item>().map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
+            let item =
+                item.parse::<Item>().map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
             Ok(Entry { saga, item, attempt, due })
         })
         .collect()

@@ -146,7 +146,9 @@ impl<S: Saga> Journal<S> {
             Tell::Cancel { .. } if self.stuck.is_some() => Err(SagaError::Stuck),
             Tell::Cancel { .. } if self.is_past_pivot(&self.plan()?) => Err(SagaError::PastPivot),
             Tell::Cancel { reason } => Ok(SagaEvent::Cancelled { reason: reason.clone() }),
-            Tell::Start(_) | Tell::Retry | Tell::Skip { .. } | Tell::Compensate { .. } | Tell::GiveUp { .. } => self.operated(tell),
+            Tell::Start(_) | Tell::Retry | Tell::Skip { .. } | Tell::Compensate { .. } | Tell::GiveUp { .. } => {
+                self.operated(tell)
+            }
         }
     }
 
@@ -236,9 +238,8 @@ impl<S: Saga> Journal<S> {
 fn pause(retry: &Retry, attempt: u32, salt: &str) -> u64 {
     let doubled = retry.pause_first.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(retry.pause_max);
     let bytes = salt.bytes().chain(attempt.to_le_bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     let part = 0.5 + (hash >> 32) as f64 / f64::from(u32::MAX) / 2.0;
     doubled.mul_f64(part).as_millis() as u64
 }

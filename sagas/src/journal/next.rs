@@ -53,7 +53,8 @@ impl<S: Saga> Journal<S> {
                 return Some(SagaEvent::StepDone { step: track.step.clone(), result: value.clone() });
             }
             let beside = || plan.stages.iter().find(|stage| stage.iter().any(|step| step.name == track.step));
-            let failed_beside = || !self.is_past_pivot(plan) && beside().is_some_and(|stage| self.failed(stage).is_some());
+            let failed_beside =
+                || !self.is_past_pivot(plan) && beside().is_some_and(|stage| self.failed(stage).is_some());
             let why = match () {
                 () if track.timed_out => "its time is up",
                 () if given_up.is_some() => "cancelled",
@@ -70,11 +71,7 @@ impl<S: Saga> Journal<S> {
     }
 
     /// What a stage leads to; the outer `None` where it is done, the inner where it is waited for.
-    fn stage(
-        &self,
-        plan: &Plan<S::Effect>,
-        stage: &[Step<S::Effect>],
-    ) -> Result<Option<Option<SagaEvent>>, SagaError> {
+    fn stage(&self, plan: &Plan<S::Effect>, stage: &[Step<S::Effect>]) -> Result<Option<Option<SagaEvent>>, SagaError> {
         let failed = self.failed(stage);
         if failed.is_none()
             && let Some(step) = stage.iter().find(|step| self.past.track(&step.name).is_none())
@@ -86,7 +83,8 @@ impl<S: Saga> Journal<S> {
         }
         let Some((step, error, maybe)) = failed else { return Ok(None) };
         // Whether a pivot that nobody can undo has happened must not be guessed.
-        let pivot_unsure = maybe && plan.pivot_name() == Some(step) && plan.find(step).is_some_and(|s| s.undo.is_none());
+        let pivot_unsure =
+            maybe && plan.pivot_name() == Some(step) && plan.find(step).is_some_and(|s| s.undo.is_none());
         match self.is_past_pivot(plan) || pivot_unsure {
             true => {
                 let (step, act) = (step.to_owned(), Act::Do);
@@ -108,7 +106,8 @@ impl<S: Saga> Journal<S> {
     fn next_back(&self, plan: &Plan<S::Effect>) -> Result<Option<SagaEvent>, SagaError> {
         for track in self.past.tracks.iter().rev().filter(|track| track.may_have_happened()) {
             let step = track.step.clone();
-            let stuck = |error: &str| SagaEvent::NeedsIntervention { step: step.clone(), act: Act::Undo, error: error.into() };
+            let stuck =
+                |error: &str| SagaEvent::NeedsIntervention { step: step.clone(), act: Act::Undo, error: error.into() };
             match track.undo.as_ref().map(|(_, way)| way) {
                 Some(Way::Done { .. } | Way::Skipped) => {}
                 Some(Way::Running { .. }) => return Ok(None),

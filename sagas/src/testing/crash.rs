@@ -129,7 +129,8 @@ impl<'a, S: Saga> Run<'a, S> {
         loop {
             // All that a process remembers ends with it.
             let sagas = Sagas::<S>::new(&self.store);
-            let watched = Watched { outside: self.outside.clone(), moments: self.moments.clone(), sagas: sagas.clone() };
+            let watched =
+                Watched { outside: self.outside.clone(), moments: self.moments.clone(), sagas: sagas.clone() };
             let mut process = Process { run: &self, desk: Desk { sagas, performer: watched }, memory: Vec::new() };
             let lives = process.live();
             futures::pin_mut!(lives);
@@ -153,7 +154,9 @@ impl<'a, S: Saga> Run<'a, S> {
         // How often something was tried may differ, what it came to may not.
         let end = End {
             standing: journal.standing(),
-            steps: tracks.map(|t| (t.step.clone(), t.way.clone(), t.undo.as_ref().map(|(_, way)| way.clone()))).collect(),
+            steps: tracks
+                .map(|t| (t.step.clone(), t.way.clone(), t.undo.as_ref().map(|(_, way)| way.clone())))
+                .collect(),
             happened: self.outside.happened(),
         };
         Played { end, passed: self.moments.passed(), crashes: 0, faults }
@@ -167,7 +170,8 @@ impl<'a, S: Saga> Run<'a, S> {
 
 /// Steps that are undone though they can't have happened, or the other way round.
 fn wrongly_undone<S: Saga>(journal: &Journal<S>) -> Vec<String> {
-    let Some(about) = journal.about().filter(|_| journal.standing() == Standing::Ended(crate::Outcome::Compensated)) else {
+    let Some(about) = journal.about().filter(|_| journal.standing() == Standing::Ended(crate::Outcome::Compensated))
+    else {
         return Vec::new();
     };
     let plan = about.plan(journal.past());

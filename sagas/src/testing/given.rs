@@ -228,7 +228,9 @@ impl<S: Saga> Given<S> {
                 matches!(way, Way::Running { .. }).then_some((track.step.as_str(), effect))
             }
         });
-        let read = |effect| S::Effect::deserialize(effect).unwrap_or_else(|error| panic!("{effect} does not come back: {error}"));
+        let read = |effect| {
+            S::Effect::deserialize(effect).unwrap_or_else(|error| panic!("{effect} does not come back: {error}"))
+        };
         let mut found: Vec<_> = running.map(|(step, effect)| (step, read(effect))).collect();
         let mut expected: Vec<_> = effects.into_iter().collect();
         (found.sort_by_key(|(step, _)| *step), expected.sort_by_key(|(step, _)| *step));

@@ -57,12 +57,7 @@ enum Known {
 }
 
 impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
-    pub fn new(
-        office: Office<S, M, P>,
-        agendas: Arc<Running>,
-        bell: Arc<Notify>,
-        draining: Arc<AtomicBool>,
-    ) -> Self {
+    pub fn new(office: Office<S, M, P>, agendas: Arc<Running>, bell: Arc<Notify>, draining: Arc<AtomicBool>) -> Self {
         let (known, at_work, next) = (HashMap::new(), JoinSet::new(), Vec::new());
         Self { office: Arc::new(office), agendas, bell, draining, known, at_work, next }
     }

@@ -46,7 +46,8 @@ impl Saga for Random {
             };
             match piece {
                 Piece::Effect { undo, attempts, timeout_ms } => {
-                    let step = timed(Step::new(name.clone(), format!("do {name}")).retry(retry(*attempts)), *timeout_ms);
+                    let step =
+                        timed(Step::new(name.clone(), format!("do {name}")).retry(retry(*attempts)), *timeout_ms);
                     // What is undone depends on what was answered.
                     let undoing = format!("undo {name}: {:?}", past.result::<Value>(&name));
                     if *undo { step.undo(undoing) } else { step }
@@ -132,7 +133,9 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
         assert!(report.faults.is_empty(), "seed {seed}: {report}:\n{}", report.faults.join("\n"));
         (runs, crashes, points) = (runs + report.runs, crashes + report.crashes, points + report.points);
     }
-    println!("{count} random sagas, {pairs} of them in pairs, {points} points, {runs} runs, {crashes} crashes, 0 faults");
+    println!(
+        "{count} random sagas, {pairs} of them in pairs, {points} points, {runs} runs, {crashes} crashes, 0 faults"
+    );
     assert!(crashes as u64 > 10 * count, "only {crashes} processes died");
 }
 

@@ -139,8 +139,10 @@ fn whether_a_pivot_happened_is_not_guessed() {
             .when_unsure_for_good("pay", "no answer")
             .then_needs_intervention("pay", Act::Do)
     };
-    let _ = unsure().tell(Tell::Skip { reason: "the bank says yes".into() }).then_does([("tickets", Effect::SendTickets)]);
-    let _ = unsure().tell(Tell::Compensate { reason: "the bank says no".into() }).then_undoes([cancel("car", Some("C1"))]);
+    let _ =
+        unsure().tell(Tell::Skip { reason: "the bank says yes".into() }).then_does([("tickets", Effect::SendTickets)]);
+    let _ =
+        unsure().tell(Tell::Compensate { reason: "the bank says no".into() }).then_undoes([cancel("car", Some("C1"))]);
 }
 
 #[test]

@@ -6,10 +6,11 @@ use indelible_core::store::memory::MemoryStore;
 use indelible_projections::{WorkerId, memory::MemoryModel};
 use indelible_sagas::{
     Call, Circuit, CircuitOptions, Dependency, Failure, Outcome, Past, Perform, Plan, Saga, SagaEvent, SagaWorker,
-    Sagas, SkippingClock, Step, testing::Outside,
+    Sagas, SkippingClock, Step,
+    testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::trip::{Agency, Effect, Trip};
 
@@ -26,7 +27,8 @@ async fn trips_are_booked() {
     for n in 0..100 {
         assert_eq!(trips.ended(&n.to_string(), SOON).await.unwrap(), Some(Outcome::Completed));
     }
-    println!("{}", trips.history("7").await.unwrap());
+    let history = trips.history("7").await.unwrap();
+    assert!(history.contains("StepDone hotel result=\"hotel of 7\""), "{history}");
     assert!(running.drain(SOON).await);
 }
 
@@ -82,7 +84,9 @@ impl Perform<Trip> for Stalls {
 #[tokio::test]
 async fn a_zombie_changes_nothing() {
     let lease = Duration::from_millis(400);
-    let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::default());
+    let booked = |script: Script, what: &str| script.answers(what, [Answer::Done(json!(format!("the {what}")))]);
+    let script = ["flight", "hotel", "car"].into_iter().fold(Script::new(), booked);
+    let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::new(script));
     let worker = |name: &str, for_ms| {
         let performer = Stalls { outside: outside.clone(), for_ms };
         SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer)
