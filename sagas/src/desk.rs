@@ -9,10 +9,10 @@ use indelible_core::CorrelationId;
 use indelible_core::{CommandContext, CommandError, LoadError, Loaded, RecordedEvent};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
-    Act, Call, Failure, Journal, Perform, Saga, SagaError, SagaEvent, Sagas, Tell,
+    Act, Call, Failure, Journal, Outcome, Perform, Saga, SagaError, SagaEvent, Sagas, Tell,
     agenda::{Change, Entry, Item, changes},
     journal::Due,
 };
@@ -80,7 +80,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
             None => context,
         };
         match self.sagas.tell(context, &entry.saga, tell).await {
-            Ok(done) => Ok(Turn::Done(due_by(&entry.saga, done.events()))),
+            Ok(done) => Ok(Turn::Done(due_and_counted(S::NAME, &entry.saga, done.events()))),
             // It came too late, and counts for nothing.
             Err(CommandError::Rejected(SagaError::Stale | SagaError::Ended)) => Ok(Turn::Nothing),
             Err(error) => Err(error.into()),
@@ -107,17 +107,44 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
             correlation: journal.correlation_id(),
             cause: journal.last_event(),
         };
+        let (saga, began) = (S::NAME, Instant::now());
         let performed = AssertUnwindSafe(self.performer.perform(effect, &call)).catch_unwind();
-        Ok(match timeout(deadline, performed).await {
+        let result = match timeout(deadline, performed).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(Failure::unsure(format!("the call panicked: {}", message(&*panic)))),
             Err(_) => Err(Failure::unsure(format!("no answer within {deadline:?}"))),
-        })
+        };
+        let came = match &result {
+            Ok(_) => "done",
+            Err(Failure::Refused(_)) => "refused",
+            Err(Failure::Unsure(_)) => "unsure",
+            Err(Failure::NotNow(_)) => "not_now",
+        };
+        let labels =
+            [("saga", saga.into()), ("step", step.to_owned()), ("act", act.to_string()), ("result", came.into())];
+        metrics::counter!("indelible_saga_calls_total", &labels).increment(1);
+        let seconds = metrics::histogram!("indelible_saga_call_seconds", "saga" => saga, "step" => step.to_owned());
+        seconds.record(began.elapsed());
+        Ok(result)
     }
 }
 
+/// What is due because of events; and counts those that end a saga.
+fn due_and_counted(name: &'static str, saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
+    let last = events.last().and_then(|event| event.decode::<SagaEvent>().ok());
+    if let Some(SagaEvent::Ended { outcome }) = last {
+        let outcome = match outcome {
+            Outcome::Completed => "completed",
+            Outcome::Compensated => "compensated",
+            Outcome::GivenUp { .. } => "given_up",
+        };
+        metrics::counter!("indelible_saga_ended_total", "saga" => name, "outcome" => outcome).increment(1);
+    }
+    due_by(saga, events)
+}
+
 /// What is due because of events.
-pub(crate) fn due_by(saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
+fn due_by(saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
     let told = events.iter().filter_map(|event| Some((event.decode::<SagaEvent>().ok()?, event.recorded_at)));
     let put = |change| match change {
         Change::Put(entry) => Some(entry),
