@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Act, Journal, Outcome, Saga, SagaError, SagaEvent, Tell, saga::STEP_BYTES_MAX};
+use crate::{Act, Call, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Tell, saga::STEP_BYTES_MAX};
 
 /// The sagas of one type. A cheap handle, for any process: what it writes is found by the [workers](crate::SagaWorker).
 ///
@@ -51,6 +51,9 @@ impl<S: Saga> Clone for Sagas<S> {
 
 /// The longest id of a saga that starts, so that each key of a step fits into 255 bytes.
 const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo".len();
+
+/// How often a step that waits for a child looks whether that has ended.
+const CHILD_EVERY: Duration = Duration::from_millis(500);
 
 type Told = Result<Done, CommandError<SagaError>>;
 
@@ -159,6 +162,53 @@ impl<S: Saga> Sagas<S> {
     /// [`SagaError`]; those of the store.
     pub async fn tell(&self, context: CommandContext, id: &str, tell: Tell<S>) -> Told {
         self.journals.execute(id, tell).with(context).await
+    }
+
+    /// Runs a saga as a step of another, in whose performer this is called: starts it once, and lets the step wait until it
+    /// has ended. The step is done when it completed, and refused when it was compensated.
+    ///
+    /// ```
+    /// # use indelible_sagas::{Call, Failure, Past, Perform, Plan, Saga, Sagas, Step};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use serde_json::Value;
+    /// # #[derive(Clone, Serialize, Deserialize)] struct Trip;
+    /// # impl Saga for Trip {
+    /// #     const NAME: &'static str = "trip";
+    /// #     type Effect = ();
+    /// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new().step(Step::new("visa", ())) }
+    /// # }
+    /// # #[derive(Clone, Serialize, Deserialize)] struct Visa;
+    /// # impl Saga for Visa {
+    /// #     const NAME: &'static str = "visa";
+    /// #     type Effect = ();
+    /// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new() }
+    /// # }
+    /// struct Agency {
+    ///     visas: Sagas<Visa>,
+    /// }
+    ///
+    /// impl Perform<Trip> for Agency {
+    ///     async fn perform(&self, (): (), call: &Call) -> Result<Value, Failure> {
+    ///         self.visas.child(call, &format!("of-{}", call.saga()), Visa).await
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The step's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
+    pub async fn child(&self, call: &Call, id: &str, about: S) -> Result<Value, Failure> {
+        match self.start_in(call.command()?, id, about).await {
+            Ok(_) | Err(CommandError::Rejected(SagaError::AlreadyStarted | SagaError::Ended)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match self.load(id).await.map_err(Failure::unsure)?.outcome() {
+            None => Err(Failure::NotNow(CHILD_EVERY)),
+            Some(Outcome::Completed) => Ok(Value::Null),
+            Some(Outcome::Compensated) => Err(Failure::refused(format!("{}-{id} was compensated", S::NAME))),
+            Some(given_up @ Outcome::GivenUp { .. }) => {
+                Err(Failure::unsure(format!("{}-{id} was {given_up}", S::NAME)))
+            }
+        }
     }
 
     /// Where a saga stands.

@@ -2,5 +2,6 @@
 
 mod crashes;
 mod decisions;
+mod load;
 mod running;
 mod trip;

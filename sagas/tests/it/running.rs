@@ -1,12 +1,20 @@
 //! Sagas that run, on stores and read models in memory.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use indelible_core::store::memory::MemoryStore;
-use indelible_projections::{WorkerId, memory::MemoryModel};
+use indelible_core::{
+    Aggregate, Apply, Context, Event, Events, Handle, Position, Repository, store::memory::MemoryStore,
+};
+use indelible_projections::{
+    Envelope, OnFailure, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
+};
 use indelible_sagas::{
-    Call, Circuit, CircuitOptions, Dependency, Failure, Outcome, Past, Perform, Plan, Saga, SagaEvent, SagaWorker,
-    Sagas, SkippingClock, Step,
+    Call, Circuit, CircuitOptions, Dependency, Failure, Outcome, Past, Perform, Plan, React, Reactor, Saga, SagaEvent,
+    SagaWorker, Sagas, SkippingClock, Step,
     testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
@@ -187,4 +195,131 @@ async fn a_circuit_opens_probes_and_closes() {
     let slow = || api.call(async { Ok(tokio::time::sleep(ten).await) });
     let (a, b, c, d) = tokio::join!(slow(), slow(), slow(), slow());
     assert!(a.is_ok() && b.is_ok() && c.is_ok() && matches!(d, Err(Failure::NotNow(_))));
+}
+
+/// A saga that is a step of another.
+#[tokio::test]
+async fn a_child_is_a_step_of_its_parent() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Parent(bool);
+    impl Saga for Parent {
+        const NAME: &'static str = "parent";
+        type Effect = bool;
+        fn plan(&self, _: &Past) -> Plan<bool> {
+            Plan::new().step(Step::new("child", self.0))
+        }
+    }
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Child(bool);
+    impl Saga for Child {
+        const NAME: &'static str = "child";
+        type Effect = bool;
+        fn plan(&self, _: &Past) -> Plan<bool> {
+            Plan::new().step(Step::sleep("rest", Duration::from_millis(50))).step(Step::new("work", self.0))
+        }
+    }
+    struct Home(Sagas<Child>);
+    impl Perform<Parent> for Home {
+        async fn perform(&self, works: bool, call: &Call) -> Result<Value, Failure> {
+            self.0.child(call, &format!("of-{}", call.saga()), Child(works)).await
+        }
+    }
+    impl Perform<Child> for Home {
+        async fn perform(&self, works: bool, _: &Call) -> Result<Value, Failure> {
+            if works { Ok(Value::Null) } else { Err(Failure::refused("it doesn't work")) }
+        }
+    }
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let home = || Home(Sagas::new(&store));
+    let worker = SagaWorker::new(&store).add::<Parent, _>(&model, home()).add::<Child, _>(&model, home());
+    let running = worker.start().await.unwrap();
+    let parents = Sagas::<Parent>::new(&store);
+    parents.start("well", Parent(true)).await.unwrap();
+    parents.start("badly", Parent(false)).await.unwrap();
+    assert_eq!(parents.ended("well", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert_eq!(parents.ended("badly", SOON).await.unwrap(), Some(Outcome::Compensated));
+    assert!(running.drain(SOON).await);
+}
+
+/// A reactor sees each event of a stream in order, at least once, none of history, and parks what it can't react to.
+#[tokio::test]
+async fn reactors_react_in_order_and_not_to_history() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+    enum BellEvent {
+        Rung { times: u64 },
+    }
+    #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+    #[aggregate(category = "bell")]
+    struct Bell(u64);
+    impl Apply for Bell {
+        type Event = BellEvent;
+        fn apply(&mut self, _: &BellEvent) {
+            self.0 += 1;
+        }
+    }
+    struct Ring;
+    impl Handle<Ring> for Bell {
+        type Error = std::convert::Infallible;
+        fn handle(&self, _: &Ring, _: &Context<Self>) -> Result<Events<BellEvent>, Self::Error> {
+            Ok(BellEvent::Rung { times: self.0 + 1 }.into())
+        }
+    }
+    type Heard = Arc<Mutex<Vec<(String, u64, String)>>>;
+    struct Ear(Heard, Dependency);
+    impl React for Ear {
+        const NAME: &'static str = "ear";
+        const ON_FAILURE: OnFailure = OnFailure::PARK;
+        const RETRY: Retry = Retry { pause_first: Duration::from_millis(1), ..Retry::DEFAULT };
+        type Event = BellEvent;
+        fn wants() -> Wants<BellEvent> {
+            Wants::of::<Bell>()
+        }
+        async fn react(&self, envelope: &Envelope<BellEvent>, key: &str) -> Result<(), Failure> {
+            let BellEvent::Rung { times } = envelope.event;
+            let bell = envelope.recorded.stream.id().to_owned();
+            if bell == "cracked" && times == 5 {
+                return Err(Failure::refused("it is cracked"));
+            }
+            let heard = async {
+                self.0.lock().unwrap().push((bell, times, key.to_owned()));
+                Ok(())
+            };
+            self.1.call(heard).await
+        }
+    }
+    let (store, model, heard) = (MemoryStore::new(), MemoryModel::new(), Heard::default());
+    let bells = Repository::<Bell>::new(&store);
+    let names = ["north", "south", "cracked"];
+    let ring = async || {
+        let mut last = None;
+        for name in names.iter().cycle().take(12) {
+            last = Some(bells.execute(*name, Ring).await.unwrap().token());
+        }
+        last.unwrap()
+    };
+    ring().await;
+    let air = Dependency::new("air", 1, CircuitOptions::default());
+    air.force(Some(Circuit::Open));
+    let running = Worker::new(&store).add(&model, Reactor(Ear(heard.clone(), air.clone()))).start().await.unwrap();
+    let end = ring().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(heard.lock().unwrap().len(), 0, "no history, and nothing while the circuit is open");
+    air.force(None);
+    running.wait_for(&end, SOON).await.unwrap();
+    while running.status()[0].1[0].looked_to.position < end.position {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let heard = heard.lock().unwrap().clone();
+    for name in ["north", "south"] {
+        let mut times: Vec<u64> = heard.iter().filter(|(bell, ..)| bell == name).map(|(_, times, _)| *times).collect();
+        times.dedup();
+        let first = times.iter().rposition(|times| *times == 5).unwrap();
+        assert_eq!(times[first..], [5, 6, 7, 8], "{name}, from its last beginning on");
+    }
+    assert!(heard.iter().all(|(bell, ..)| bell != "cracked"), "they wait behind the one that can't be reacted to");
+    let letters = model.letters(&ProjectionId::of::<Reactor<Ear>>(), None, Position::START, 9).await.unwrap();
+    assert_eq!(letters.len(), 4);
+    let keys: HashSet<_> = heard.iter().map(|(bell, times, key)| (bell, times, key)).collect();
+    assert_eq!(keys.len(), 8, "the same key each time");
+    assert!(running.drain(SOON).await);
 }
