@@ -156,7 +156,7 @@ impl<S> Agenda<S> {
 }
 
 impl<S: Saga> Projection for Agenda<S> {
-    const NAME: &'static str = Name::<S>::TEXT;
+    const NAME: &'static str = Name::<S>::AGENDA;
     const ORDER: Order = Order::PerStream { partitions: S::PARTITIONS };
     type Event = SagaEvent;
 
@@ -182,24 +182,30 @@ impl<S: Saga, M: AgendaModel> Project<M> for Agenda<S> {
     }
 }
 
-/// The agenda's name, `trip_agenda`, made when this is compiled: a projection of the saga's own name stays possible.
-struct Name<S>(PhantomData<S>);
+/// Names of a saga's projections, `trip_agenda`, made when this is compiled: one of the saga's own name stays possible.
+pub(crate) struct Name<S>(PhantomData<S>);
 
 impl<S: Saga> Name<S> {
-    const SUFFIX: &'static [u8] = b"_agenda";
-    const LENGTH: usize = S::NAME.len() + Self::SUFFIX.len();
-    const BYTES: [u8; 96] = {
-        assert!(S::NAME.len() <= 64, "a saga's name has at most 64 bytes");
-        let (mut bytes, mut at) = ([0; 96], 0);
-        while at < Self::LENGTH {
-            let own = at < S::NAME.len();
-            bytes[at] = if own { S::NAME.as_bytes()[at] } else { Self::SUFFIX[at - S::NAME.len()] };
-            at += 1;
-        }
-        bytes
-    };
-    const TEXT: &'static str = match std::str::from_utf8(Self::BYTES.split_at(Self::LENGTH).0) {
+    const AGENDA_BYTES: [u8; 96] = joined(S::NAME, "_agenda");
+    pub(crate) const AGENDA: &'static str = text(&Self::AGENDA_BYTES, S::NAME.len() + "_agenda".len());
+    const OVERVIEW_BYTES: [u8; 96] = joined(S::NAME, "_overview");
+    pub(crate) const OVERVIEW: &'static str = text(&Self::OVERVIEW_BYTES, S::NAME.len() + "_overview".len());
+}
+
+const fn joined(name: &str, suffix: &str) -> [u8; 96] {
+    assert!(name.len() <= 64, "a saga's name has at most 64 bytes");
+    let (name, suffix) = (name.as_bytes(), suffix.as_bytes());
+    let (mut bytes, mut at) = ([0; 96], 0);
+    while at < name.len() + suffix.len() {
+        bytes[at] = if at < name.len() { name[at] } else { suffix[at - name.len()] };
+        at += 1;
+    }
+    bytes
+}
+
+const fn text(bytes: &'static [u8], length: usize) -> &'static str {
+    match std::str::from_utf8(bytes.split_at(length).0) {
         Ok(text) => text,
         Err(_) => panic!("text and text is text"),
-    };
+    }
 }

@@ -110,6 +110,7 @@ mod clock;
 mod desk;
 mod event;
 mod journal;
+pub mod overview;
 mod past;
 mod perform;
 mod reactor;
