@@ -84,7 +84,7 @@ impl std::str::FromStr for Item {
 
 /// What an event does to the agenda.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// This is due, instead of what was of the same saga and item.
     Put(Entry),
     /// This is due no more, if it was.
@@ -93,7 +93,7 @@ pub enum Change {
 
 /// What an event of a saga does to the agenda, where the log took it at this time. Times are the log's: a decision knows
 /// none, so its clock can't be wrong.
-pub fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Change> {
+pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Change> {
     let put = |item, attempt, after| Change::Put(Entry { saga: saga.into(), item, attempt, due: at + after });
     let remove = |item| Change::Remove(saga.into(), item);
     let millis = Duration::from_millis;

@@ -13,7 +13,8 @@ mod decide;
 mod next;
 mod tell;
 
-pub use decide::{Due, SagaError};
+pub(crate) use decide::Due;
+pub use decide::SagaError;
 pub use tell::Tell;
 
 /// Where a saga stands: what its journal comes to.

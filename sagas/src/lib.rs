@@ -93,6 +93,11 @@
 //! what is spread over the reactors, and timeouts need something to remember them. Two or three steps that can hardly fail
 //! are well left so; what must be undone, waited for, or explained is a saga.
 //!
+//! # Seeing
+//!
+//! [`Sagas::load`] says where one stands, [`Sagas::history`] how it came there, [`overview::Overview`] how many there are at
+//! which step, since when, and how many ended how.
+//!
 //! # Metrics
 //!
 //! Through the [`metrics`] facade, with the label `saga`: counters `indelible_saga_calls_total` (labels `step`, `act`,
@@ -119,12 +124,12 @@ mod sagas;
 pub mod testing;
 mod worker;
 
-pub use agenda::{Agenda, AgendaModel, Change, Entry, Item, changes, due_in_tables, put_in_tables, remove_from_tables};
+pub use agenda::{Agenda, AgendaModel, Entry, Item, due_in_tables, put_in_tables, remove_from_tables};
 pub use breaker::{Circuit, CircuitOptions, Dependency};
 pub use clock::{Clock, SkippingClock, SystemClock};
 pub use event::{Act, Outcome, SagaEvent, Task};
 pub use indelible_projections::Retry;
-pub use journal::{Due, Journal, SagaError, Standing, Tell};
+pub use journal::{Journal, SagaError, Standing, Tell};
 pub use past::Past;
 pub use perform::{Call, Failure, Perform};
 pub use reactor::{React, Reactor};

@@ -52,7 +52,7 @@ impl<S: Saga> Handle<Tell<S>> for Journal<S> {
 
 /// What is due, by the journal.
 #[derive(Debug)]
-pub enum Due<'a> {
+pub(crate) enum Due<'a> {
     /// This effect, within this time.
     Perform(&'a Value, Duration),
     /// It is late for another attempt.
@@ -85,7 +85,7 @@ impl<S: Saga> Journal<S> {
     ///
     /// # Errors
     /// [`SagaError`] where the plan can't be told.
-    pub fn due(&self, item: &Item, attempt: u32) -> Result<Due<'_>, SagaError> {
+    pub(crate) fn due(&self, item: &Item, attempt: u32) -> Result<Due<'_>, SagaError> {
         let Some(track) = self.past.track(item.step()).filter(|_| self.outcome.is_none()) else {
             return Ok(Due::Nothing);
         };
