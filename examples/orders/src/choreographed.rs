@@ -1,7 +1,7 @@
 //! The process without a coordinator: each reactor knows what follows from the events of one aggregate. Less is written, and
 //! the way of an order stands nowhere: what is undone when is spread over all of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use indelible::{
     CommandContext, CommandError, Envelope, Executor, Failure, InvalidInput, Order as Ordered, React, Repository,
@@ -66,7 +66,8 @@ impl React for OnStock {
     const NAME: &'static str = "on_stock";
     const ORDER: Ordered = ORDER;
     // Events of one shelf wait for each other, so a payment of which nobody knows is asked for again and again.
-    const RETRY: Retry = Retry { attempts_max: 100, ..Retry::DEFAULT };
+    const RETRY: Retry =
+        Retry { attempts_max: 100, pause_first: Duration::from_millis(5), pause_max: Duration::from_millis(100) };
     type Event = StockEvent;
     fn wants() -> Wants<StockEvent> {
         Wants::of::<Stock>()

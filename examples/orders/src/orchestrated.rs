@@ -1,6 +1,6 @@
 //! The process as a saga: it knows where each order is, and undoes what must be undone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use indelible::{
     Call, Executor, Failure, Past, Perform, Plan, Repository, Saga, Step,
@@ -38,7 +38,8 @@ impl Saga for Fulfilment {
     fn plan(&self, _: &Past) -> Plan<Effect> {
         let (item, cents) = (self.item.clone(), self.cents);
         // A payment of which nobody knows the outcome must be found out, and not guessed.
-        let patient = Retry { attempts_max: 100, ..Retry::DEFAULT };
+        let (soon, later) = (Duration::from_millis(20), Duration::from_millis(500));
+        let patient = Retry { attempts_max: 100, pause_first: soon, pause_max: later };
         Plan::new()
             .step(Step::new("place", Effect::Place { item: item.clone(), cents }).undo(Effect::Fail))
             .step(Step::new("stock", Effect::Reserve { item: item.clone() }).undo(Effect::Release { item }))

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use indelible_core::{Cause, Timestamp};
 use indelible_projections::{Partition, ReadModelError};
 use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga};
+use tokio_postgres::Row;
 
 use super::{PostgresModel, PostgresTx};
 
@@ -31,13 +32,16 @@ impl AgendaModel for PostgresModel {
                         WHERE partition = $1 ORDER BY due, saga, item LIMIT $2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.query::<Agenda<S>>().await?.query(earliest, (partition.0 as i32, limit)).await?;
-        let time = |column| move |row: &tokio_postgres::Row| Timestamp::from(row.get::<_, SystemTime>(column));
-        let entry = |row: &tokio_postgres::Row| {
+        let entry = |row: &Row| {
             let item = row.get::<_, &str>("item").parse::<Item>();
             let item = item.map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
             let attempt = row.get::<_, i32>("attempt").cast_unsigned();
-            Ok(Entry { saga: row.get("saga"), item, attempt, due: time("due")(row) })
+            Ok(Entry { saga: row.get("saga"), item, attempt, due: time(row, "due") })
         };
-        Ok((rows.iter().map(entry).collect::<Result<_, ReadModelError>>()?, rows.first().map(time("now"))))
+        Ok((rows.iter().map(entry).collect::<Result<_, ReadModelError>>()?, rows.first().map(|row| time(row, "now"))))
     }
+}
+
+fn time(row: &Row, column: &str) -> Timestamp {
+    row.get::<_, SystemTime>(column).into()
 }
