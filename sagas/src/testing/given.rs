@@ -166,7 +166,8 @@ impl<S: Saga> Given<S> {
         let tracks = self.journal.past().tracks.iter().filter(|track| track.is_running() && track.effect.is_none());
         let mut waiting: Vec<&str> = tracks.map(|track| track.step.as_str()).collect();
         let mut expected: Vec<&str> = steps.into_iter().collect();
-        (waiting.sort_unstable(), expected.sort_unstable());
+        waiting.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(waiting, expected, "steps that wait; what happened: {:#?}", self.events);
         self
     }
@@ -233,7 +234,8 @@ impl<S: Saga> Given<S> {
         };
         let mut found: Vec<_> = running.map(|(step, effect)| (step, read(effect))).collect();
         let mut expected: Vec<_> = effects.into_iter().collect();
-        (found.sort_by_key(|(step, _)| *step), expected.sort_by_key(|(step, _)| *step));
+        found.sort_by_key(|(step, _)| *step);
+        expected.sort_by_key(|(step, _)| *step);
         assert_eq!(found, expected, "what is to be done now; what happened: {:#?}", self.events);
         self
     }

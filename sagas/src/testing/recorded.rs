@@ -40,7 +40,7 @@ pub struct Divergence {
 ///
 /// # Errors
 /// The first [`Divergence`].
-pub fn check_recorded<S: Saga>(journal: &[SagaEvent]) -> Result<(), Divergence> {
+pub fn check_recorded<S: Saga>(journal: &[SagaEvent]) -> Result<(), Box<Divergence>> {
     let mut state = Journal::<S>::default();
     for (at, event) in journal.iter().enumerate() {
         check(&state, at, Some(event))?;
@@ -49,8 +49,8 @@ pub fn check_recorded<S: Saga>(journal: &[SagaEvent]) -> Result<(), Divergence> 
     check(&state, journal.len(), None)
 }
 
-fn check<S: Saga>(state: &Journal<S>, at: usize, recorded: Option<&SagaEvent>) -> Result<(), Divergence> {
-    let diverges = |expected| Err(Divergence { version: at + 1, recorded: recorded.cloned(), expected });
+fn check<S: Saga>(state: &Journal<S>, at: usize, recorded: Option<&SagaEvent>) -> Result<(), Box<Divergence>> {
+    let diverges = |expected| Err(Box::new(Divergence { version: at + 1, recorded: recorded.cloned(), expected }));
     if at == 0 {
         return Ok(());
     }

@@ -192,7 +192,12 @@ async fn a_circuit_opens_probes_and_closes() {
     api.force(Some(Circuit::Closed));
     fine().await.unwrap();
     // No more at once than it takes.
-    let slow = || api.call(async { Ok(tokio::time::sleep(ten).await) });
+    let slow = || {
+        api.call(async {
+            tokio::time::sleep(ten).await;
+            Ok(())
+        })
+    };
     let (a, b, c, d) = tokio::join!(slow(), slow(), slow(), slow());
     assert!(a.is_ok() && b.is_ok() && c.is_ok() && matches!(d, Err(Failure::NotNow(_))));
 }
