@@ -8,7 +8,7 @@ use indelible_core::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{Act, Call, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Tell, saga::STEP_BYTES_MAX};
 
@@ -52,6 +52,8 @@ impl<S: Saga> Clone for Sagas<S> {
 /// The longest id of a saga that starts, so that each key of a step fits into 255 bytes.
 const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo".len();
 
+/// How often who waits for the end of a saga looks at it at the most.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// How often a step that waits for a child looks whether that has ended.
 const CHILD_EVERY: Duration = Duration::from_millis(500);
 
@@ -234,6 +236,8 @@ impl<S: Saga> Sagas<S> {
             if !timeout_at(until, published.changed()).await.is_ok_and(|changed| changed.is_ok()) {
                 return Ok(None);
             }
+            // Most of what is appended is about others.
+            sleep(BETWEEN_LOOKS).await;
         }
     }
 

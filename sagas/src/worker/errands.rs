@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long an agenda is left alone at least, also after it was told of something: its batch may not be committed yet.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// For how long an entry that was done is remembered: the agenda follows behind the journal.
 const REMEMBERED: Duration = Duration::from_secs(2);
 /// How soon an entry is tried again that the store or the code stood in the way of.
@@ -99,22 +99,33 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         self.known.retain(|_, known| !matches!(known, Known::Until(until, _) if *until <= now));
         let mut wait = self.office.options.look_every;
         for partition in self.owned() {
-            if self.room() == 0 {
-                return Ok(Duration::ZERO);
-            }
-            // What need not be looked at must not hide what must.
-            let limit = self.room() + self.known.len() + 1;
+            wait = wait.min(self.look_into(partition).await?);
+        }
+        Ok(wait)
+    }
+
+    /// Begins what is due in a partition. What is known already must not hide what isn't, and what is not due for long must
+    /// cost nothing: so a few entries are asked for, and more only while all of them are due.
+    async fn look_into(&mut self, partition: Partition) -> Result<Duration, ReadModelError> {
+        let mut limit = 32;
+        loop {
             let (entries, clock) = self.office.model.earliest::<S>(partition, limit).await?;
             let now = clock.unwrap_or_else(|| self.office.clock.now());
+            let is_all = entries.len() < limit;
             for entry in entries {
+                if self.room() == 0 {
+                    return Ok(Duration::ZERO);
+                }
                 if entry.due > now {
-                    wait = wait.min(entry.due.since(now));
-                    break;
+                    return Ok(entry.due.since(now));
                 }
                 self.begin(entry);
             }
+            if is_all {
+                return Ok(self.office.options.look_every);
+            }
+            limit *= 2;
         }
-        Ok(wait)
     }
 
     /// The partitions of the agenda that are this process's, by what is known of the leases.
