@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Result;
 use clap::Parser;
 use indelible::{
-    CommandContext, EventStore, Executor, Reactor, Repository, RocksModel, RocksStore, SagaWorker, Sagas, Worker,
+    CommandContext, Executor, Reactor, Repository, RocksModel, RocksStore, SagaWorker, Sagas, Worker,
     sagas::SagaOptions,
 };
 use orders::{
