@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use futures::{StreamExt, TryStreamExt, stream};
 use indelible_core::{Cause, Event};
 use indelible_projections::{Envelope, OnFailure, Order, Project, Projection, ReadModel, ReadModelError, Retry, Wants};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Failure;
 
@@ -104,7 +104,7 @@ pub trait React: Send + Sync + 'static {
     /// Reacts. The key is the same each time for this event and reactor; hand it to whoever is called.
     ///
     /// # Errors
-    /// A [`Failure`]. With [`NotNow`](Failure::NotNow) it is tried again, and not held against the event.
+    /// A [`Failure`]. After [`NotNow`](Failure::NotNow) it is tried again, and that is not held against the event.
     fn react(&self, envelope: &Envelope<Self::Event>, key: &str) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
@@ -157,12 +157,18 @@ impl<R: React> Reactor<R> {
             return Ok(());
         }
         let key = format!("{}/{}", R::NAME, envelope.recorded.id);
-        match timeout(R::DEADLINE, self.0.react(envelope, &key)).await {
-            Ok(Ok(())) => Ok(()),
-            // As an outage, it is not held against the event.
-            Ok(Err(Failure::NotNow(_))) => Err(ReadModelError::unavailable(R::NAME, "now is not the time").into()),
-            Ok(Err(failure)) => Err(failure.to_string().into()),
-            Err(_) => Err(format!("no answer within {:?}", R::DEADLINE).into()),
+        let until = Instant::now() + R::DEADLINE;
+        loop {
+            match timeout(R::DEADLINE, self.0.react(envelope, &key)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(Failure::NotNow(time))) if Instant::now() + time < until => sleep(time).await,
+                // As an outage of the read model it is not held against the event.
+                Ok(Err(Failure::NotNow(_))) => {
+                    return Err(ReadModelError::unavailable(R::NAME, "now is not the time").into());
+                }
+                Ok(Err(failure)) => return Err(failure.to_string().into()),
+                Err(_) => return Err(format!("no answer within {:?}", R::DEADLINE).into()),
+            }
         }
     }
 }

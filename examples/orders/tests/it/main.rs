@@ -11,7 +11,7 @@ use rand::Rng;
 fn balances_though_killed(form: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let mut orders = Command::new(env!("CARGO_BIN_EXE_orders"));
-    orders.arg(dir.path()).args(["--count", "120"]).args(form).stdout(Stdio::null());
+    orders.arg(dir.path()).args(["--count", "60"]).args(form).stdout(Stdio::null());
     for _ in 0..4 {
         let mut running = orders.spawn().unwrap();
         sleep(Duration::from_millis(rand::rng().random_range(50..900)));
