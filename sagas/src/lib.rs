@@ -83,8 +83,8 @@
 //! - what can be neither done nor undone [needs intervention](Standing::NeedsIntervention), by [`Sagas::retry`],
 //!   [`skip`](Sagas::skip), [`compensate`](Sagas::compensate) or [`give_up`](Sagas::give_up).
 //!
-//! A call that was under way when its process was lost may reach the outside later than its compensation. Who keeps keys
-//! there should refuse a key that was undone before it was done.
+//! A call that was under way when its process was lost, or its partition went to another worker, may reach the outside later
+//! than its compensation. Who keeps keys there should refuse one that was undone before it was done.
 //!
 //! # With a coordinator, or without
 //!

@@ -64,22 +64,25 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
 
     /// Runs until it is to drain, and what was under way is done.
     pub async fn run(mut self) {
-        let mut looks_at = Instant::now();
+        let (mut looks_at, mut rests_until) = (Instant::now(), Instant::now());
         while !self.draining.load(Ordering::Acquire) {
             for entry in std::mem::take(&mut self.next) {
                 self.begin(entry);
             }
-            if self.room() > 0 && looks_at <= Instant::now() {
+            let began = Instant::now();
+            if self.room() > 0 && looks_at <= began {
                 let wait = self.look().await.unwrap_or_else(|error| {
                     tracing::warn!(saga = S::NAME, %error, "the agenda could not be read");
                     AFTER_TROUBLE
                 });
-                looks_at = Instant::now() + wait.max(BETWEEN_LOOKS);
+                // However much is there to look at, most of the time is for doing it.
+                rests_until = Instant::now() + BETWEEN_LOOKS.max(4 * began.elapsed());
+                looks_at = rests_until.max(began + wait);
             }
             let (bell, has_room) = (self.bell.clone(), self.room() > 0);
             tokio::select! {
                 Some(done) = self.at_work.join_next() => self.done(done),
-                () = bell.notified(), if has_room => looks_at = looks_at.min(Instant::now() + BETWEEN_LOOKS),
+                () = bell.notified(), if has_room => looks_at = looks_at.min(rests_until.max(Instant::now() + BETWEEN_LOOKS)),
                 () = sleep_until(looks_at), if has_room => {}
             }
             while let Some(done) = self.at_work.try_join_next() {
