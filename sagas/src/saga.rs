@@ -90,10 +90,11 @@ impl<E> Plan<E> {
     pub(crate) fn fault(&self) -> Option<String> {
         let names: Vec<&str> = self.steps().map(|step| step.name.as_ref()).collect();
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
-        let long = names.iter().find(|name| name.is_empty() || name.len() > STEP_BYTES_MAX);
-        match (twice, long) {
+        let is_name = |name: &&&str| (1..=STEP_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
+        let none = names.iter().find(|name| !is_name(name));
+        match (twice, none) {
             (Some((_, name)), _) => Some(format!("two steps are called {name}")),
-            (_, Some(name)) => Some(format!("a step's name has 1 to {STEP_BYTES_MAX} bytes, and not that of {name:?}")),
+            (_, Some(name)) => Some(format!("{name:?} is no step's name: 1 to {STEP_BYTES_MAX} bytes of text")),
             _ => None,
         }
     }
