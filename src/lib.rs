@@ -51,3 +51,10 @@ pub use indelible_projections::{
     ProjectionId, Question, ReadModel, ReadModelError, ReadTables, Retry, Running, Table, Views, Waited, Wants, Worker,
     WriteTables, memory::MemoryModel,
 };
+
+// Sagas.
+#[cfg(feature = "sagas")]
+pub use indelible_sagas::{
+    self as sagas, Call, Dependency, Failure, Outcome, Past, Perform, Plan, React, Reactor, Saga, SagaWorker, Sagas,
+    Standing, Step,
+};

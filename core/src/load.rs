@@ -84,6 +84,11 @@ impl<A> Loaded<A> {
         self.version
     }
 
+    /// The id of the last event in it.
+    pub fn last_event(&self) -> Option<EventId> {
+        self.last.map(|(id, _)| id)
+    }
+
     /// The version of the snapshot that spared replaying what came before, where there was one.
     pub fn snapshot_version(&self) -> Option<Version> {
         self.snapshot

@@ -30,6 +30,8 @@ mod batch;
 mod params;
 mod tx;
 
+#[cfg(feature = "sagas")]
+mod agenda;
 mod leases;
 mod letters;
 mod query;

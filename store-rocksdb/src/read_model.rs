@@ -20,6 +20,8 @@ use tokio::task;
 
 use crate::{OpenError, append::write_options, bugs, frame::Damage, open::Lock};
 
+#[cfg(feature = "sagas")]
+mod agenda;
 mod open;
 mod record;
 mod snapshot;

@@ -22,6 +22,8 @@ mod races;
 mod read_model;
 mod refused;
 mod roles;
+#[cfg(feature = "sagas")]
+mod sagas;
 mod silent;
 mod stalls;
 mod tail;

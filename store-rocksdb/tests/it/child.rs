@@ -67,6 +67,8 @@ fn child() {
         "project" => runtime.block_on(crate::projecting::project(dir, false)),
         #[cfg(feature = "projections")]
         "project, live" => runtime.block_on(crate::projecting::project(dir, true)),
+        #[cfg(feature = "sagas")]
+        "sagas" => runtime.block_on(crate::sagas::run(dir)),
         job => panic!("no child knows how to {job}"),
     }
 }

@@ -42,6 +42,8 @@ mod mutation;
 mod power;
 #[cfg(feature = "projections")]
 mod projecting;
+#[cfg(feature = "sagas")]
+mod sagas;
 mod slow_disk;
 #[cfg(feature = "bugs")]
 mod zoo;

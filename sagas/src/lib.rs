@@ -1,0 +1,138 @@
+//! Sagas: processes over several aggregates and the world outside, which happen as a whole or are undone.
+//!
+//! The booking of a trip. Its plan is a pure function of what the trip is about and of what has become of its steps; its
+//! effects are data.
+//!
+//! ```
+//! use indelible_core::store::memory::MemoryStore;
+//! use indelible_projections::memory::MemoryModel;
+//! use indelible_sagas::{Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, Step};
+//! use serde::{Deserialize, Serialize};
+//! use serde_json::{Value, json};
+//! use std::time::Duration;
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Trip {
+//!     to: String,
+//! }
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! enum Effect {
+//!     Book { what: String, to: String },
+//!     Cancel { what: String, booking: Option<String> },
+//!     Charge,
+//! }
+//!
+//! impl Saga for Trip {
+//!     const NAME: &'static str = "trip";
+//!     type Effect = Effect;
+//!
+//!     fn plan(&self, past: &Past) -> Plan<Effect> {
+//!         let book = |what: &'static str| {
+//!             let cancel = Effect::Cancel { what: what.into(), booking: past.result(what) };
+//!             Step::new(what, Effect::Book { what: what.into(), to: self.to.clone() }).undo(cancel)
+//!         };
+//!         Plan::new()
+//!             .step(book("flight"))
+//!             .side_by_side([book("hotel"), book("car")])
+//!             .pivot(Step::new("pay", Effect::Charge))
+//!     }
+//! }
+//!
+//! /// Brings the effects about; `call.key()` goes to whoever is called, so that a call that is repeated counts once.
+//! struct Agency;
+//!
+//! impl Perform<Trip> for Agency {
+//!     async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+//!         match effect {
+//!             Effect::Book { what, to } if what == "car" && to == "Venice" => Err(Failure::refused("no cars there")),
+//!             Effect::Book { what, to } => Ok(json!(format!("{what} to {to}, {}", call.key()))),
+//!             Effect::Cancel { .. } | Effect::Charge => Ok(Value::Null),
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (store, model) = (MemoryStore::new(), MemoryModel::new());
+//! let running = SagaWorker::new(&store).add(&model, Agency).start().await?;
+//! let trips = Sagas::<Trip>::new(&store);
+//! trips.start("1", Trip { to: "Rome".into() }).await?;
+//! trips.start("2", Trip { to: "Venice".into() }).await?;
+//! assert_eq!(trips.ended("1", Duration::from_secs(5)).await?, Some(Outcome::Completed));
+//! assert_eq!(trips.ended("2", Duration::from_secs(5)).await?, Some(Outcome::Compensated));
+//! println!("{}", trips.history("2").await?);
+//! # running.drain(Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! What it decides is tested without any of this, [given / when / then](testing); and a test can let it
+//! [crash at every point](testing::crash_everywhere).
+//!
+//! # How it survives
+//!
+//! A saga's journal is a stream, and the only truth about it. What it is told (an answer, a signal, that a time has come)
+//! and all that follows is one append, on the condition that the journal is as it was. What is due because of it, an effect
+//! now or a timer in three days, is read off the journals into the [agenda](Agenda), a projection like any other, which
+//! [workers](SagaWorker) have done. So
+//!
+//! - what was decided is done, after any crash: *at least once*, under the same key, so that it counts once outside;
+//! - what comes twice, too late, or from a worker that was thought dead, finds that nobody waits for it, and changes
+//!   nothing;
+//! - a saga that fails undoes in reverse order what may have happened: what was done, and what nobody knows the outcome of.
+//!   What was [refused](Failure::Refused) did not happen;
+//! - what can be neither done nor undone [needs intervention](Standing::NeedsIntervention), by [`Sagas::retry`],
+//!   [`skip`](Sagas::skip), [`compensate`](Sagas::compensate) or [`give_up`](Sagas::give_up).
+//!
+//! A call that was under way when its process was lost, or its partition went to another worker, may reach the outside later
+//! than its compensation. Who keeps keys there should refuse one that was undone before it was done.
+//!
+//! # With a coordinator, or without
+//!
+//! A process can also be left to its participants: [reactors](React) that turn an event of one aggregate into a command to
+//! the next. That needs no saga, no journal, and one append less a step. But nobody says where an order stands, who undoes
+//! what is spread over the reactors, and timeouts need something to remember them. Two or three steps that can hardly fail
+//! are well left so; what must be undone, waited for, or explained is a saga.
+//!
+//! # Seeing
+//!
+//! [`Sagas::load`] says where one stands, [`Sagas::history`] how it came there, [`overview::Overview`] how many there are at
+//! which step, since when, and how many ended how.
+//!
+//! # Metrics
+//!
+//! Through the [`metrics`] facade, with the label `saga`: counters `indelible_saga_calls_total` (labels `step`, `act`,
+//! `result`: done, refused, unsure, not_now) and `indelible_saga_ended_total` (label `outcome`); histogram
+//! `indelible_saga_call_seconds` (label `step`). Those of [dependencies](Dependency) stand there, those of the agendas with
+//! the projections.
+
+mod saga;
+
+mod agenda;
+mod breaker;
+#[cfg(feature = "bugs")]
+pub mod bugs;
+mod clock;
+mod desk;
+mod event;
+mod journal;
+pub mod overview;
+mod past;
+mod perform;
+mod reactor;
+mod sagas;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod worker;
+
+pub use agenda::{Agenda, AgendaModel, Entry, Item, due_in_tables, put_in_tables, remove_from_tables};
+pub use breaker::{Circuit, CircuitOptions, Dependency};
+pub use clock::{Clock, SkippingClock, SystemClock};
+pub use event::{Act, Outcome, SagaEvent, Task};
+pub use indelible_projections::Retry;
+pub use journal::{Journal, SagaError, Standing, Tell};
+pub use past::Past;
+pub use perform::{Call, Failure, Perform};
+pub use reactor::{React, Reactor};
+pub use saga::{Plan, Saga, Step};
+pub use sagas::Sagas;
+pub use worker::{RunningSagas, SagaOptions, SagaWorker};

@@ -1,0 +1,170 @@
+//! What brings effects about: a [`Perform`] for each saga, outside of all that decides.
+
+use std::fmt;
+
+use indelible_core::{CommandContext, CommandError, CorrelationId, EventId, InvalidInput};
+use serde_json::Value;
+
+use crate::{Act, Saga};
+
+/// Brings a saga's effects about: calls a service, executes a command.
+///
+/// Each effect is brought about *at least once*: after a crash, or when two workers believe that it is theirs, the same
+/// attempt is made again. Hand [`Call::key`] to whoever is called, so that it counts there once.
+///
+/// ```
+/// # use indelible_core::*;
+/// # use indelible_sagas::{Call, Failure, Past, Perform, Plan, Saga, Step};
+/// # use serde::{Deserialize, Serialize};
+/// # use serde_json::{Value, json};
+/// # #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+/// # enum AccountEvent { Withdrawn { cents: u64 } }
+/// # #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+/// # #[aggregate(category = "account")]
+/// # struct Account {}
+/// # impl Apply for Account { type Event = AccountEvent; fn apply(&mut self, _: &AccountEvent) {} }
+/// # struct Withdraw { cents: u64 }
+/// # impl Handle<Withdraw> for Account {
+/// #     type Error = std::convert::Infallible;
+/// #     fn handle(&self, withdraw: &Withdraw, _: &Context<Self>) -> Result<Events<AccountEvent>, Self::Error> {
+/// #         Ok(AccountEvent::Withdrawn { cents: withdraw.cents }.into())
+/// #     }
+/// # }
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Order { account: String, cents: u64 }
+/// # #[derive(Serialize, Deserialize)]
+/// # enum Effect { Pay { account: String, cents: u64 } }
+/// # impl Saga for Order {
+/// #     const NAME: &'static str = "order";
+/// #     type Effect = Effect;
+/// #     fn plan(&self, _: &Past) -> Plan<Effect> {
+/// #         Plan::new().step(Step::new("pay", Effect::Pay { account: self.account.clone(), cents: self.cents }))
+/// #     }
+/// # }
+/// struct Bank {
+///     accounts: Repository<Account>,
+/// }
+///
+/// impl Perform<Order> for Bank {
+///     async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+///         match effect {
+///             // A command: once for ever under the call's key, and correlated with the saga.
+///             Effect::Pay { account, cents } => {
+///                 let paid = self.accounts.execute(account, Withdraw { cents }).with(call.command()?).await?;
+///                 Ok(json!({ "position": paid.token().position.get() }))
+///             }
+///         }
+///     }
+/// }
+/// ```
+pub trait Perform<S: Saga>: Send + Sync + 'static {
+    /// Brings an effect about, and says what came of it: the step's [result](crate::Past::result).
+    ///
+    /// # Errors
+    /// A [`Failure`], which says whether it may have happened. A panic, and a call beyond its deadline, are
+    /// [unsure](Failure::Unsure).
+    fn perform(&self, effect: S::Effect, call: &Call) -> impl Future<Output = Result<Value, Failure>> + Send;
+}
+
+/// What a call is about.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub(crate) saga: String,
+    pub(crate) step: String,
+    pub(crate) act: Act,
+    pub(crate) attempt: u32,
+    pub(crate) key: String,
+    pub(crate) correlation: Option<CorrelationId>,
+    pub(crate) cause: Option<EventId>,
+}
+
+impl Call {
+    /// The saga's id.
+    pub fn saga(&self) -> &str {
+        &self.saga
+    }
+
+    /// The step.
+    pub fn step(&self) -> &str {
+        &self.step
+    }
+
+    /// To do it, or to undo it.
+    pub fn act(&self) -> Act {
+        self.act
+    }
+
+    /// Which attempt, 1 for the first.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The idempotency key, the same for all attempts: `trip-4711/flight`, and `trip-4711/flight/undo` for its
+    /// compensation.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The context for a command: keyed, correlated with the saga, and caused by what decided it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] where the saga's id is so long that the key has more than 255 bytes.
+    pub fn command(&self) -> Result<CommandContext, InvalidInput> {
+        let mut context = CommandContext::new().with_idempotency_key(&self.key)?;
+        if let Some(correlation) = self.correlation {
+            context = context.with_correlation_id(correlation);
+        }
+        if let Some(cause) = self.cause {
+            context = context.with_causation_id(cause);
+        }
+        Ok(context)
+    }
+}
+
+/// Why an effect was not brought about, or is not known to have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It did not happen, and won't: the step has failed, and there is nothing to undo about it.
+    Refused(String),
+    /// It may have happened: it is tried again, and undone if that doesn't help.
+    Unsure(String),
+    /// It was not tried, as now is not the time: it is, so much later, and no attempt is counted.
+    NotNow(std::time::Duration),
+}
+
+impl Failure {
+    /// It did not happen, and won't.
+    pub fn refused(why: impl fmt::Display) -> Self {
+        Self::Refused(why.to_string())
+    }
+
+    /// It may have happened.
+    pub fn unsure(why: impl fmt::Display) -> Self {
+        Self::Unsure(why.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Unsure(why) => write!(f, "unsure: {why}"),
+            Self::NotNow(time) => write!(f, "not now, in {time:?}"),
+        }
+    }
+}
+
+/// A command that the domain rejects is refused; of any other failure it is not known what came of it.
+impl<E: fmt::Display> From<CommandError<E>> for Failure {
+    fn from(error: CommandError<E>) -> Self {
+        match error {
+            CommandError::Rejected(rejection) => Self::refused(rejection),
+            error => Self::unsure(error),
+        }
+    }
+}
+impl From<InvalidInput> for Failure {
+    fn from(error: InvalidInput) -> Self {
+        Self::refused(error)
+    }
+}

@@ -1,0 +1,291 @@
+//! The sagas of one type in a store: to start them, to tell them something, to look at them.
+
+use std::{fmt::Write as _, time::Duration};
+
+use futures::TryStreamExt;
+use indelible_core::{
+    AsStore, CommandContext, CommandError, Done, InvalidInput, LoadError, Loaded, RecordedEvent, Repository,
+};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{Act, Call, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Tell, saga::STEP_BYTES_MAX};
+
+/// The sagas of one type. A cheap handle, for any process: what it writes is found by the [workers](crate::SagaWorker).
+///
+/// ```
+/// # use indelible_core::store::memory::MemoryStore;
+/// # use indelible_sagas::{Past, Plan, Saga, Sagas, Standing, Step};
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Hiring {
+///     name: String,
+/// }
+///
+/// impl Saga for Hiring {
+///     const NAME: &'static str = "hiring";
+///     type Effect = String;
+///     fn plan(&self, _: &Past) -> Plan<String> {
+///         Plan::new().step(Step::signal("signed")).step(Step::new("badge", format!("print {}", self.name)))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hirings = Sagas::<Hiring>::new(&MemoryStore::new());
+/// hirings.start("ada", Hiring { name: "Ada".into() }).await?;
+/// hirings.signal("ada", "signed", &true).await?;
+/// assert_eq!(hirings.load("ada").await?.standing(), Standing::Running);
+/// assert!(hirings.history("ada").await?.contains("StepStarted badge"));
+/// # Ok(()) }
+/// ```
+pub struct Sagas<S: Saga> {
+    journals: Repository<Journal<S>>,
+}
+
+impl<S: Saga> Clone for Sagas<S> {
+    fn clone(&self) -> Self {
+        Self { journals: self.journals.clone() }
+    }
+}
+
+/// The longest id of a saga that starts, so that each key of a step fits into 255 bytes.
+const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo".len();
+
+/// How often who waits for the end of a saga looks at it at the most.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// How often a step that waits for a child looks whether that has ended.
+const CHILD_EVERY: Duration = Duration::from_millis(500);
+
+type Told = Result<Done, CommandError<SagaError>>;
+
+impl<S: Saga> Sagas<S> {
+    /// The sagas in a store.
+    pub fn new(store: &impl AsStore) -> Self {
+        Self { journals: Repository::new(store) }
+    }
+
+    /// Starts a saga.
+    ///
+    /// # Errors
+    /// [`SagaError::AlreadyStarted`] where there is one of this id; in a context with an idempotency key that one is the
+    /// answer. [`SagaError::Plan`]; those of the store.
+    pub async fn start(&self, id: &str, about: S) -> Told {
+        self.start_in(CommandContext::new(), id, about).await
+    }
+
+    /// Starts a saga in a context: [caused by an event](Self::because), say.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_in(&self, context: CommandContext, id: &str, about: S) -> Told {
+        if id.len() > ID_BYTES_MAX {
+            return Err(InvalidInput::new("saga", format!("its id has at most {ID_BYTES_MAX} bytes")).into());
+        }
+        self.tell(context, id, Tell::Start(about)).await
+    }
+
+    /// Sends a saga a signal, which a step of that name waits for, or will. One that is over, or was never started, takes
+    /// none.
+    ///
+    /// # Errors
+    /// [`SagaError`]; those of the store.
+    pub async fn signal(&self, id: &str, name: &str, value: &(impl Serialize + Sync)) -> Told {
+        self.signal_in(CommandContext::new(), id, name, value).await
+    }
+
+    /// Sends a signal in a context.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub async fn signal_in(
+        &self,
+        context: CommandContext,
+        id: &str,
+        name: &str,
+        value: &(impl Serialize + Sync),
+    ) -> Told {
+        let value = serde_json::to_value(value).map_err(|error| InvalidInput::new("signal", error.to_string()))?;
+        self.tell(context, id, Tell::Signal { name: name.into(), value }).await
+    }
+
+    /// The context for what a saga is told because of an event: correlated with it, caused by it, and once for ever,
+    /// however often the event comes.
+    ///
+    /// # Errors
+    /// None that an event's id leads to.
+    pub fn because(event: &RecordedEvent) -> Result<CommandContext, InvalidInput> {
+        CommandContext::caused_by(event).with_idempotency_key(event.id.to_string())
+    }
+
+    /// Cancels a saga: what is under way is awaited, and all that may have happened undone.
+    ///
+    /// # Errors
+    /// [`SagaError::PastPivot`] where there is no way back; those of the store.
+    pub async fn cancel(&self, id: &str, reason: &str) -> Told {
+        self.tell(CommandContext::new(), id, Tell::Cancel { reason: reason.into() }).await
+    }
+
+    /// As an operator: tries again where a saga [stands](crate::Standing::NeedsIntervention).
+    ///
+    /// # Errors
+    /// [`SagaError::NotStuck`]; those of the store.
+    pub async fn retry(&self, id: &str) -> Told {
+        self.tell(CommandContext::new(), id, Tell::Retry).await
+    }
+
+    /// As an operator: goes on without what a saga stands at, as if it had been done.
+    ///
+    /// # Errors
+    /// [`SagaError::NotStuck`]; those of the store.
+    pub async fn skip(&self, id: &str, reason: &str) -> Told {
+        self.tell(CommandContext::new(), id, Tell::Skip { reason: reason.into() }).await
+    }
+
+    /// As an operator: undoes a saga that can't go forward, pivot or not.
+    ///
+    /// # Errors
+    /// [`SagaError::NotStuck`]; those of the store.
+    pub async fn compensate(&self, id: &str, reason: &str) -> Told {
+        self.tell(CommandContext::new(), id, Tell::Compensate { reason: reason.into() }).await
+    }
+
+    /// As an operator: ends a saga as it stands.
+    ///
+    /// # Errors
+    /// [`SagaError::NotStuck`]; those of the store.
+    pub async fn give_up(&self, id: &str, reason: &str) -> Told {
+        self.tell(CommandContext::new(), id, Tell::GiveUp { reason: reason.into() }).await
+    }
+
+    /// Tells a saga anything.
+    ///
+    /// # Errors
+    /// [`SagaError`]; those of the store.
+    pub async fn tell(&self, context: CommandContext, id: &str, tell: Tell<S>) -> Told {
+        self.journals.execute(id, tell).with(context).await
+    }
+
+    /// Runs a saga as a step of another, in whose performer this is called: starts it once, and lets the step wait until it
+    /// has ended. The step is done when it completed, and refused when it was compensated.
+    ///
+    /// ```
+    /// # use indelible_sagas::{Call, Failure, Past, Perform, Plan, Saga, Sagas, Step};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use serde_json::Value;
+    /// # #[derive(Clone, Serialize, Deserialize)] struct Trip;
+    /// # impl Saga for Trip {
+    /// #     const NAME: &'static str = "trip";
+    /// #     type Effect = ();
+    /// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new().step(Step::new("visa", ())) }
+    /// # }
+    /// # #[derive(Clone, Serialize, Deserialize)] struct Visa;
+    /// # impl Saga for Visa {
+    /// #     const NAME: &'static str = "visa";
+    /// #     type Effect = ();
+    /// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new() }
+    /// # }
+    /// struct Agency {
+    ///     visas: Sagas<Visa>,
+    /// }
+    ///
+    /// impl Perform<Trip> for Agency {
+    ///     async fn perform(&self, (): (), call: &Call) -> Result<Value, Failure> {
+    ///         self.visas.child(call, &format!("of-{}", call.saga()), Visa).await
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The step's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
+    pub async fn child(&self, call: &Call, id: &str, about: S) -> Result<Value, Failure> {
+        match self.start_in(call.command()?, id, about).await {
+            Ok(_) | Err(CommandError::Rejected(SagaError::AlreadyStarted | SagaError::Ended)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match self.load(id).await.map_err(Failure::unsure)?.outcome() {
+            None => Err(Failure::NotNow(CHILD_EVERY)),
+            Some(Outcome::Completed) => Ok(Value::Null),
+            Some(Outcome::Compensated) => Err(Failure::refused(format!("{}-{id} was compensated", S::NAME))),
+            Some(given_up @ Outcome::GivenUp { .. }) => {
+                Err(Failure::unsure(format!("{}-{id} was {given_up}", S::NAME)))
+            }
+        }
+    }
+
+    /// Where a saga stands.
+    ///
+    /// # Errors
+    /// As [`Repository::load`].
+    pub async fn load(&self, id: &str) -> Result<Loaded<Journal<S>>, LoadError> {
+        self.journals.load(id).await
+    }
+
+    /// Waits until a saga has ended, and says how; `None` where it has not in time.
+    ///
+    /// # Errors
+    /// As [`Repository::load`].
+    pub async fn ended(&self, id: &str, time: Duration) -> Result<Option<Outcome>, LoadError> {
+        let until = Instant::now() + time;
+        let mut published = self.journals.executor().store().published();
+        loop {
+            published.mark_unchanged();
+            if let Some(outcome) = self.load(id).await?.outcome() {
+                return Ok(Some(outcome.clone()));
+            }
+            if !timeout_at(until, published.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+                return Ok(None);
+            }
+            // Most of what is appended is about others.
+            sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// What happened to a saga, with the log's envelopes.
+    ///
+    /// # Errors
+    /// As [`Repository::history`].
+    pub async fn journal(&self, id: &str) -> Result<Vec<(RecordedEvent, SagaEvent)>, LoadError> {
+        self.journals.history(id)?.try_collect().await
+    }
+
+    /// What happened to a saga, a line each, for people.
+    ///
+    /// # Errors
+    /// As [`Repository::history`].
+    pub async fn history(&self, id: &str) -> Result<String, LoadError> {
+        let journal = self.journal(id).await?;
+        let began = journal.first().map(|(recorded, _)| recorded.recorded_at);
+        let mut text = String::new();
+        for (recorded, event) in &journal {
+            let after = recorded.recorded_at.since(began.unwrap_or(recorded.recorded_at));
+            let told = if event.follows() { "  " } else { "" };
+            let _ = writeln!(text, "{:>4} {after:>12.3?}  {told}{}", recorded.version, line(event));
+        }
+        Ok(text)
+    }
+
+    pub(crate) fn key(id: &str, step: &str, act: Act) -> String {
+        match act {
+            Act::Do => format!("{}-{id}/{step}", S::NAME),
+            Act::Undo => format!("{}-{id}/{step}/undo", S::NAME),
+        }
+    }
+}
+
+/// An event in a line.
+fn line(event: &SagaEvent) -> String {
+    let name = indelible_core::Event::event_type(event);
+    let fields = serde_json::to_value(event).unwrap_or_default();
+    let fields = fields.as_object().and_then(|tagged| tagged.values().next()).and_then(Value::as_object).cloned();
+    let mut line = name.to_string();
+    let mut fields = fields.unwrap_or_default();
+    // The step is what one looks for.
+    if let Some(Value::String(step)) = fields.remove("step") {
+        line = format!("{line} {step}");
+    }
+    for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        let _ = write!(line, " {field}={value}");
+    }
+    line
+}

@@ -1,0 +1,249 @@
+//! Given / when / then.
+
+use std::fmt::Debug;
+
+use indelible_core::{Apply, CorrelationId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Act, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Standing, Tell, past::Way};
+
+/// A saga that was started.
+///
+/// # Panics
+/// When it can't be.
+#[track_caller]
+pub fn given<S: Saga>(about: S) -> Given<S> {
+    Given { journal: Journal::default(), events: Vec::new() }.tell(Tell::Start(about))
+}
+
+/// A saga, and what has happened to it.
+pub struct Given<S: Saga> {
+    journal: Journal<S>,
+    events: Vec<SagaEvent>,
+}
+
+impl<S: Saga> Given<S> {
+    /// A step is done, with this answer.
+    #[track_caller]
+    #[must_use]
+    pub fn when_done(self, step: &str, answer: impl Serialize) -> Self {
+        let answer = serde_json::to_value(answer).unwrap_or_else(|error| panic!("{step}'s answer: {error}"));
+        self.outcome(step, Act::Do, Ok(answer))
+    }
+
+    /// A step is refused: it did not happen.
+    #[track_caller]
+    #[must_use]
+    pub fn when_refused(self, step: &str, why: &str) -> Self {
+        self.outcome(step, Act::Do, Err(Failure::refused(why)))
+    }
+
+    /// An attempt at a step fails, and nobody knows whether it happened.
+    #[track_caller]
+    #[must_use]
+    pub fn when_unsure(self, step: &str, why: &str) -> Self {
+        self.outcome(step, Act::Do, Err(Failure::unsure(why)))
+    }
+
+    /// All attempts at a step fail, and nobody knows whether it happened.
+    #[track_caller]
+    #[must_use]
+    pub fn when_unsure_for_good(mut self, step: &str, why: &str) -> Self {
+        while self.journal.past().track(step).is_some_and(|track| track.is_running()) {
+            self = self.when_unsure(step, why);
+        }
+        self
+    }
+
+    /// A step is undone.
+    #[track_caller]
+    #[must_use]
+    pub fn when_undone(self, step: &str) -> Self {
+        self.outcome(step, Act::Undo, Ok(Value::Null))
+    }
+
+    /// A step can't be undone.
+    #[track_caller]
+    #[must_use]
+    pub fn when_undo_refused(self, step: &str, why: &str) -> Self {
+        self.outcome(step, Act::Undo, Err(Failure::refused(why)))
+    }
+
+    /// So much time passes that a step has waited long enough.
+    #[track_caller]
+    #[must_use]
+    pub fn when_waited(self, step: &str) -> Self {
+        let attempt = self.attempt(step, Act::Do);
+        self.tell(Tell::Awake { step: step.into(), attempt })
+    }
+
+    /// So much time passes that a step's timeout is reached.
+    #[track_caller]
+    #[must_use]
+    pub fn when_timed_out(self, step: &str) -> Self {
+        self.tell(Tell::TimeOut { step: step.into() })
+    }
+
+    /// A signal comes.
+    #[track_caller]
+    #[must_use]
+    pub fn when_signalled(self, name: &str, value: impl Serialize) -> Self {
+        let value = serde_json::to_value(value).unwrap_or_else(|error| panic!("the signal {name}: {error}"));
+        self.tell(Tell::Signal { name: name.into(), value })
+    }
+
+    /// It is cancelled.
+    #[track_caller]
+    #[must_use]
+    pub fn when_cancelled(self, reason: &str) -> Self {
+        self.tell(Tell::Cancel { reason: reason.into() })
+    }
+
+    /// It is told something, as a worker or an operator would.
+    ///
+    /// # Panics
+    /// When it doesn't take it.
+    #[track_caller]
+    #[must_use]
+    pub fn tell(mut self, tell: Tell<S>) -> Self {
+        let events = self.decide(&tell).unwrap_or_else(|error| panic!("the saga is told, and says: {error}"));
+        for event in events {
+            let event = come_back(&event);
+            self.journal.apply(&event);
+            self.events.push(event);
+        }
+        self
+    }
+
+    /// It does not take what it is told.
+    ///
+    /// # Panics
+    /// When it does, or says something else.
+    #[track_caller]
+    #[must_use]
+    pub fn then_rejects(self, tell: Tell<S>, expected: SagaError) -> Self {
+        match self.decide(&tell) {
+            Err(error) => assert_eq!(error, expected),
+            Ok(events) => panic!("expected to be rejected with {expected:?}, it wrote {events:#?}"),
+        }
+        self
+    }
+
+    /// These steps are to be done now, by these effects, in any order; and no others.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    #[track_caller]
+    #[must_use]
+    pub fn then_does<'a>(self, effects: impl IntoIterator<Item = (&'a str, S::Effect)>) -> Self
+    where
+        S::Effect: Debug + PartialEq,
+    {
+        self.then_acts(Act::Do, effects)
+    }
+
+    /// These steps are to be undone now, by these effects.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    #[track_caller]
+    #[must_use]
+    pub fn then_undoes<'a>(self, effects: impl IntoIterator<Item = (&'a str, S::Effect)>) -> Self
+    where
+        S::Effect: Debug + PartialEq,
+    {
+        self.then_acts(Act::Undo, effects)
+    }
+
+    /// These steps wait for time or a signal, in any order; and no others.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    #[track_caller]
+    #[must_use]
+    pub fn then_waits<'a>(self, steps: impl IntoIterator<Item = &'a str>) -> Self {
+        let tracks = self.journal.past().tracks.iter().filter(|track| track.is_running() && track.effect.is_none());
+        let mut waiting: Vec<&str> = tracks.map(|track| track.step.as_str()).collect();
+        let mut expected: Vec<&str> = steps.into_iter().collect();
+        waiting.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(waiting, expected, "steps that wait; what happened: {:#?}", self.events);
+        self
+    }
+
+    /// It waits for an operator at this step.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    #[track_caller]
+    #[must_use]
+    pub fn then_needs_intervention(self, step: &str, act: Act) -> Self {
+        let expected = Standing::NeedsIntervention { step: step.into(), act };
+        assert_eq!(self.journal.standing(), expected, "what happened: {:#?}", self.events);
+        self
+    }
+
+    /// It is over.
+    ///
+    /// # Panics
+    /// When it isn't, or otherwise.
+    #[track_caller]
+    pub fn then_ends(self, outcome: Outcome) -> Self {
+        assert_eq!(self.journal.standing(), Standing::Ended(outcome), "what happened: {:#?}", self.events);
+        self
+    }
+
+    /// What has happened to it, in order: a journal to [record](super::check_recorded).
+    pub fn events(&self) -> &[SagaEvent] {
+        &self.events
+    }
+
+    fn decide(&self, tell: &Tell<S>) -> Result<Vec<SagaEvent>, SagaError> {
+        self.journal.decide(tell, "given", CorrelationId::from_uuid(indelible_core::EventId::NIL.as_uuid()))
+    }
+
+    #[track_caller]
+    fn outcome(self, step: &str, act: Act, result: Result<Value, Failure>) -> Self {
+        let attempt = self.attempt(step, act);
+        self.tell(Tell::Outcome { step: step.into(), act, attempt, result })
+    }
+
+    #[track_caller]
+    fn attempt(&self, step: &str, act: Act) -> u32 {
+        match self.journal.past().track(step).and_then(|track| track.on_its(act)) {
+            Some(Way::Running { attempt }) => *attempt,
+            _ => panic!("nothing is to be done now to {act} {step}; what happened: {:#?}", self.events),
+        }
+    }
+
+    #[track_caller]
+    fn then_acts<'a>(self, act: Act, effects: impl IntoIterator<Item = (&'a str, S::Effect)>) -> Self
+    where
+        S::Effect: Debug + PartialEq,
+    {
+        let running = self.journal.past().tracks.iter().filter_map(|track| match act {
+            Act::Do => Some((track.step.as_str(), track.effect.as_ref().filter(|_| track.is_running())?)),
+            Act::Undo => {
+                let (effect, way) = track.undo.as_ref()?;
+                matches!(way, Way::Running { .. }).then_some((track.step.as_str(), effect))
+            }
+        });
+        let read = |effect| {
+            S::Effect::deserialize(effect).unwrap_or_else(|error| panic!("{effect} does not come back: {error}"))
+        };
+        let mut found: Vec<_> = running.map(|(step, effect)| (step, read(effect))).collect();
+        let mut expected: Vec<_> = effects.into_iter().collect();
+        found.sort_by_key(|(step, _)| *step);
+        expected.sort_by_key(|(step, _)| *step);
+        assert_eq!(found, expected, "what is to be done now; what happened: {:#?}", self.events);
+        self
+    }
+}
+
+/// An event as it comes back from the log.
+#[track_caller]
+fn come_back(event: &SagaEvent) -> SagaEvent {
+    let back = serde_json::to_vec(event).and_then(|bytes| serde_json::from_slice(&bytes));
+    back.unwrap_or_else(|error| panic!("{event:?} does not come back: {error}"))
+}

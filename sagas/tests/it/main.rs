@@ -1,0 +1,7 @@
+//! Sagas: what they decide, what they survive, and how they are run.
+
+mod crashes;
+mod decisions;
+mod load;
+mod running;
+mod trip;

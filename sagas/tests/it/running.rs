@@ -1,0 +1,330 @@
+//! Sagas that run, on stores and read models in memory.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use indelible_core::{
+    Aggregate, Apply, Context, Event, Events, Handle, Position, Repository, store::memory::MemoryStore,
+};
+use indelible_projections::{
+    Envelope, OnFailure, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
+};
+use indelible_sagas::{
+    Call, Circuit, CircuitOptions, Dependency, Failure, Outcome, Past, Perform, Plan, React, Reactor, Saga, SagaEvent,
+    SagaWorker, Sagas, SkippingClock, Step,
+    testing::{Answer, Outside, Script},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::trip::{Agency, Effect, Trip};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn trips_are_booked() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let running = SagaWorker::new(&store).add(&model, Agency).start().await.unwrap();
+    let trips = Sagas::<Trip>::new(&store);
+    for n in 0..100 {
+        trips.start(&n.to_string(), Trip { traveller: "ada".into() }).await.unwrap();
+    }
+    for n in 0..100 {
+        assert_eq!(trips.ended(&n.to_string(), SOON).await.unwrap(), Some(Outcome::Completed));
+    }
+    let history = trips.history("7").await.unwrap();
+    assert!(history.contains("StepDone hotel result=\"hotel of 7\""), "{history}");
+    assert!(running.drain(SOON).await);
+}
+
+/// A timer of days, and a restart in the middle of it.
+#[tokio::test]
+async fn timers_outlive_their_process_and_can_be_skipped() {
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let worker = || SagaWorker::new(&store).with_clock(clock.clone()).add(&model, Reminder);
+    let running = worker().start().await.unwrap();
+    let reminders = Sagas::<Remind>::new(&store);
+    reminders.start("ada", Remind).await.unwrap();
+    assert_eq!(reminders.ended("ada", Duration::from_millis(300)).await.unwrap(), None);
+    drop(running);
+    let running = worker().start().await.unwrap();
+    clock.skip(Duration::from_secs(3 * 24 * 3600 - 60));
+    assert_eq!(reminders.ended("ada", Duration::from_millis(700)).await.unwrap(), None);
+    clock.skip(Duration::from_secs(60));
+    assert_eq!(reminders.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert!(running.drain(SOON).await);
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Remind;
+impl Saga for Remind {
+    const NAME: &'static str = "remind";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::sleep("three days", Duration::from_secs(3 * 24 * 3600))).step(Step::new("remind", ()))
+    }
+}
+struct Reminder;
+impl Perform<Remind> for Reminder {
+    async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+}
+
+/// A worker that stands still in a call, beyond its lease, with its whole process.
+struct Stalls {
+    outside: Outside,
+    for_ms: u64,
+}
+impl Perform<Trip> for Stalls {
+    async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+        let answer = Perform::<Trip>::perform(&self.outside, effect, call).await;
+        if call.step() == "flight" {
+            std::thread::sleep(Duration::from_millis(self.for_ms));
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_zombie_changes_nothing() {
+    let lease = Duration::from_millis(400);
+    let booked = |script: Script, what: &str| script.answers(what, [Answer::Done(json!(format!("the {what}")))]);
+    let script = ["flight", "hotel", "car"].into_iter().fold(Script::new(), booked);
+    let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::new(script));
+    let worker = |name: &str, for_ms| {
+        let performer = Stalls { outside: outside.clone(), for_ms };
+        SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer)
+    };
+    let zombie = worker("zombie", 2_500);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let running = zombie.start().await.unwrap();
+            while stopped.try_recv().is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            running.drain(SOON).await
+        })
+    });
+    let trips = Sagas::<Trip>::new(&store);
+    trips.start("7", Trip { traveller: "ada".into() }).await.unwrap();
+    while outside.calls().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let running = worker("heir", 0).start().await.unwrap();
+    assert_eq!(trips.ended("7", SOON).await.unwrap(), Some(Outcome::Completed));
+    let ended = trips.journal("7").await.unwrap();
+    stop.send(()).unwrap();
+    assert!(thread.join().unwrap(), "the zombie comes back, and drains");
+    assert!(running.drain(SOON).await);
+    assert_eq!(trips.journal("7").await.unwrap(), ended);
+    let flights: Vec<_> = outside.calls().into_iter().filter(|(key, _)| key == "trip-7/flight").collect();
+    assert_eq!(flights, [("trip-7/flight".to_owned(), 1), ("trip-7/flight".to_owned(), 1)], "the same key, again");
+    assert_eq!(outside.happened().len(), 5);
+}
+
+/// While its circuit is open a step waits, and burns no attempt.
+#[tokio::test]
+async fn a_step_waits_while_its_circuit_is_open() {
+    struct Bank(Dependency);
+    impl Perform<Remind> for Bank {
+        async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+            self.0.call(async { Ok(Value::Null) }).await
+        }
+    }
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let bank = Dependency::new("bank", 1, CircuitOptions::default().open_for(Duration::from_millis(50)));
+    bank.force(Some(Circuit::Open));
+    clock.skip(Duration::from_secs(4 * 24 * 3600));
+    let worker = SagaWorker::new(&store).with_clock(clock).add(&model, Bank(bank.clone()));
+    let running = worker.start().await.unwrap();
+    let reminders = Sagas::<Remind>::new(&store);
+    reminders.start("ada", Remind).await.unwrap();
+    assert_eq!(reminders.ended("ada", Duration::from_millis(300)).await.unwrap(), None);
+    bank.force(None);
+    assert_eq!(reminders.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));
+    let journal = reminders.journal("ada").await.unwrap();
+    assert!(!journal.iter().any(|(_, event)| matches!(event, SagaEvent::AttemptFailed { .. })));
+    assert!(running.drain(SOON).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_opens_probes_and_closes() {
+    let ten = Duration::from_millis(10);
+    let api = Dependency::new("api", 3, CircuitOptions::default().after_failures(3));
+    let fail = || api.call(async { Err::<(), _>(Failure::unsure("down")) });
+    let fine = || api.call(async { Ok(()) });
+    for _ in 0..2 {
+        fail().await.unwrap_err();
+        fine().await.unwrap();
+    }
+    // What it says no to is an answer.
+    for _ in 0..9 {
+        api.call(async { Err::<(), _>(Failure::refused("no")) }).await.unwrap_err();
+    }
+    assert_eq!(api.circuit(), Circuit::Closed);
+    for _ in 0..3 {
+        fail().await.unwrap_err();
+    }
+    assert_eq!(api.circuit(), Circuit::Open);
+    assert!(matches!(fine().await, Err(Failure::NotNow(_))));
+    tokio::time::sleep(Duration::from_secs(1) + ten).await;
+    assert_eq!(api.circuit(), Circuit::HalfOpen);
+    fail().await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(1) + ten).await;
+    assert_eq!(api.circuit(), Circuit::Open, "twice as long the second time");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fine().await.unwrap();
+    assert_eq!(api.circuit(), Circuit::HalfOpen);
+    fine().await.unwrap();
+    assert_eq!(api.circuit(), Circuit::Closed);
+    // One that is given up has failed, and one that is slow.
+    for _ in 0..3 {
+        let never = api.call(std::future::pending::<Result<(), Failure>>());
+        tokio::time::timeout(ten, never).await.unwrap_err();
+    }
+    assert_eq!(api.circuit(), Circuit::Open);
+    api.force(Some(Circuit::Closed));
+    fine().await.unwrap();
+    // No more at once than it takes.
+    let slow = || {
+        api.call(async {
+            tokio::time::sleep(ten).await;
+            Ok(())
+        })
+    };
+    let (a, b, c, d) = tokio::join!(slow(), slow(), slow(), slow());
+    assert!(a.is_ok() && b.is_ok() && c.is_ok() && matches!(d, Err(Failure::NotNow(_))));
+}
+
+/// A saga that is a step of another.
+#[tokio::test]
+async fn a_child_is_a_step_of_its_parent() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Parent(bool);
+    impl Saga for Parent {
+        const NAME: &'static str = "parent";
+        type Effect = bool;
+        fn plan(&self, _: &Past) -> Plan<bool> {
+            Plan::new().step(Step::new("child", self.0))
+        }
+    }
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Child(bool);
+    impl Saga for Child {
+        const NAME: &'static str = "child";
+        type Effect = bool;
+        fn plan(&self, _: &Past) -> Plan<bool> {
+            Plan::new().step(Step::sleep("rest", Duration::from_millis(50))).step(Step::new("work", self.0))
+        }
+    }
+    struct Home(Sagas<Child>);
+    impl Perform<Parent> for Home {
+        async fn perform(&self, works: bool, call: &Call) -> Result<Value, Failure> {
+            self.0.child(call, &format!("of-{}", call.saga()), Child(works)).await
+        }
+    }
+    impl Perform<Child> for Home {
+        async fn perform(&self, works: bool, _: &Call) -> Result<Value, Failure> {
+            if works { Ok(Value::Null) } else { Err(Failure::refused("it doesn't work")) }
+        }
+    }
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let home = || Home(Sagas::new(&store));
+    let worker = SagaWorker::new(&store).add::<Parent, _>(&model, home()).add::<Child, _>(&model, home());
+    let running = worker.start().await.unwrap();
+    let parents = Sagas::<Parent>::new(&store);
+    parents.start("well", Parent(true)).await.unwrap();
+    parents.start("badly", Parent(false)).await.unwrap();
+    assert_eq!(parents.ended("well", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert_eq!(parents.ended("badly", SOON).await.unwrap(), Some(Outcome::Compensated));
+    assert!(running.drain(SOON).await);
+}
+
+/// A reactor sees each event of a stream in order, at least once, none of history, and parks what it can't react to.
+#[tokio::test]
+async fn reactors_react_in_order_and_not_to_history() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+    enum BellEvent {
+        Rung { times: u64 },
+    }
+    #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+    #[aggregate(category = "bell")]
+    struct Bell(u64);
+    impl Apply for Bell {
+        type Event = BellEvent;
+        fn apply(&mut self, _: &BellEvent) {
+            self.0 += 1;
+        }
+    }
+    struct Ring;
+    impl Handle<Ring> for Bell {
+        type Error = std::convert::Infallible;
+        fn handle(&self, _: &Ring, _: &Context<Self>) -> Result<Events<BellEvent>, Self::Error> {
+            Ok(BellEvent::Rung { times: self.0 + 1 }.into())
+        }
+    }
+    type Heard = Arc<Mutex<Vec<(String, u64, String)>>>;
+    struct Ear(Heard, Dependency);
+    impl React for Ear {
+        const NAME: &'static str = "ear";
+        const ON_FAILURE: OnFailure = OnFailure::PARK;
+        const RETRY: Retry = Retry { pause_first: Duration::from_millis(1), ..Retry::DEFAULT };
+        type Event = BellEvent;
+        fn wants() -> Wants<BellEvent> {
+            Wants::of::<Bell>()
+        }
+        async fn react(&self, envelope: &Envelope<BellEvent>, key: &str) -> Result<(), Failure> {
+            let BellEvent::Rung { times } = envelope.event;
+            let bell = envelope.recorded.stream.id().to_owned();
+            if bell == "cracked" && times == 5 {
+                return Err(Failure::refused("it is cracked"));
+            }
+            let heard = async {
+                self.0.lock().unwrap().push((bell, times, key.to_owned()));
+                Ok(())
+            };
+            self.1.call(heard).await
+        }
+    }
+    let (store, model, heard) = (MemoryStore::new(), MemoryModel::new(), Heard::default());
+    let bells = Repository::<Bell>::new(&store);
+    let names = ["north", "south", "cracked"];
+    let ring = async || {
+        let mut last = None;
+        for name in names.iter().cycle().take(12) {
+            last = Some(bells.execute(*name, Ring).await.unwrap().token());
+        }
+        last.unwrap()
+    };
+    ring().await;
+    let air = Dependency::new("air", 1, CircuitOptions::default());
+    air.force(Some(Circuit::Open));
+    let running = Worker::new(&store).add(&model, Reactor(Ear(heard.clone(), air.clone()))).start().await.unwrap();
+    let end = ring().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(heard.lock().unwrap().len(), 0, "no history, and nothing while the circuit is open");
+    air.force(None);
+    running.wait_for(&end, SOON).await.unwrap();
+    while running.status()[0].1[0].looked_to.position < end.position {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let heard = heard.lock().unwrap().clone();
+    for name in ["north", "south"] {
+        let mut times: Vec<u64> = heard.iter().filter(|(bell, ..)| bell == name).map(|(_, times, _)| *times).collect();
+        times.dedup();
+        let first = times.iter().rposition(|times| *times == 5).unwrap();
+        assert_eq!(times[first..], [5, 6, 7, 8], "{name}, from its last beginning on");
+    }
+    assert!(heard.iter().all(|(bell, ..)| bell != "cracked"), "they wait behind the one that can't be reacted to");
+    let letters = model.letters(&ProjectionId::of::<Reactor<Ear>>(), None, Position::START, 9).await.unwrap();
+    assert_eq!(letters.len(), 4);
+    let keys: HashSet<_> = heard.iter().map(|(bell, times, key)| (bell, times, key)).collect();
+    assert_eq!(keys.len(), 8, "the same key each time");
+    assert!(running.drain(SOON).await);
+}

@@ -1,0 +1,47 @@
+//! Agendas of sagas, in a table of each agenda's own. What is due is told by the database's clock.
+
+use std::time::SystemTime;
+
+use indelible_core::{Cause, Timestamp};
+use indelible_projections::{Partition, ReadModelError};
+use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga};
+use tokio_postgres::Row;
+
+use super::{PostgresModel, PostgresTx};
+
+impl AgendaModel for PostgresModel {
+    const SETUP_AGENDA: &'static str = include_str!("../sql/read_model/agenda.sql");
+
+    async fn put(tx: &mut PostgresTx, partition: Partition, entry: &Entry) -> Result<(), Cause> {
+        let (item, due) = (entry.item.to_string(), SystemTime::from(entry.due));
+        let put = "INSERT INTO agenda (saga, item, partition, due, attempt) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT (saga, item) DO UPDATE SET due = excluded.due, attempt = excluded.attempt";
+        Ok(tx.execute(put, (&entry.saga, &item, partition.0 as i32, due, entry.attempt as i32)).await?)
+    }
+
+    async fn remove(tx: &mut PostgresTx, _: Partition, saga: &str, item: &Item) -> Result<(), Cause> {
+        Ok(tx.execute("DELETE FROM agenda WHERE saga = $1 AND item = $2", (saga, &item.to_string())).await?)
+    }
+
+    async fn earliest<S: Saga>(
+        &self,
+        partition: Partition,
+        limit: usize,
+    ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
+        let earliest = "SELECT saga, item, due, attempt, clock_timestamp() AS now FROM agenda
+                        WHERE partition = $1 ORDER BY due, saga, item LIMIT $2";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.query::<Agenda<S>>().await?.query(earliest, (partition.0 as i32, limit)).await?;
+        let entry = |row: &Row| {
+            let item = row.get::<_, &str>("item").parse::<Item>();
+            let item = item.map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
+            let attempt = row.get::<_, i32>("attempt").cast_unsigned();
+            Ok(Entry { saga: row.get("saga"), item, attempt, due: time(row, "due") })
+        };
+        Ok((rows.iter().map(entry).collect::<Result<_, ReadModelError>>()?, rows.first().map(|row| time(row, "now"))))
+    }
+}
+
+fn time(row: &Row, column: &str) -> Timestamp {
+    row.get::<_, SystemTime>(column).into()
+}

@@ -1,0 +1,86 @@
+//! Sagas that workers share, in processes which are killed, or stopped beyond their leases and back: each comes to what it
+//! would have come to, and no effect is lost, added or changed.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use indelible_postgres::{PostgresModel, PostgresStore};
+use indelible_projections::WorkerId;
+use indelible_sagas::{
+    SagaWorker,
+    testing::killed::{KeptOutside, judge_errands, start_errands},
+};
+use rand::Rng;
+use tokio::time::sleep;
+
+use crate::{
+    child,
+    cluster::{fresh_schema, shared_url},
+};
+
+const LEASE: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(60);
+
+/// The child: runs sagas until it is killed. Its job names the schemas of the store and the read model, the directory of
+/// the world outside, and itself.
+pub(crate) async fn run(url: &str, job: &str) {
+    let [store, model, outside, name] = job.split(' ').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let store = PostgresStore::options().schema(store).connections(4).open(url).await.unwrap();
+    let model = PostgresModel::options().schema(model).lease(LEASE).open(url).await.unwrap();
+    let worker = SagaWorker::new(&store).with_id(WorkerId(name.into()));
+    let _running = worker.add(&model, KeptOutside::new(outside)).start().await.unwrap();
+    std::future::pending::<()>().await;
+}
+
+/// A worker in a process of its own, which dies with this.
+struct Process(Child);
+
+impl Process {
+    fn start(url: &str, job: &str, name: &str) -> Self {
+        let mut command = child::command(&format!("sagas {job} {name}"), url);
+        Self(command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
+    let url = shared_url();
+    let rounds = child::number("INDELIBLE_SAGA_ROUNDS").unwrap_or(5);
+    let (store_schema, model, outside) = (fresh_schema(), fresh_schema(), tempfile::tempdir().unwrap());
+    let model = format!("m{}", &model[model.len().saturating_sub(28)..]);
+    let job = format!("{store_schema} {model} {}", outside.path().display());
+    let store = PostgresStore::options().schema(&store_schema).connections(4).open(&url).await.unwrap();
+    let (mut started, mut names) = (0, 0..);
+    let mut name = || format!("worker{}", names.next().unwrap_or_default());
+    let mut workers = [Process::start(&url, &job, &name()), Process::start(&url, &job, &name())];
+    for round in 0..rounds {
+        start_errands(&store, started..started + 60).await;
+        started += 60;
+        let victim = round as usize % 2;
+        let a_moment = Duration::from_millis(rand::rng().random_range(50..600));
+        sleep(a_moment).await;
+        if round % 3 == 2 {
+            workers[victim] = Process::start(&url, &job, &name());
+        } else {
+            workers[victim].signal("-STOP");
+            sleep(2 * LEASE + a_moment).await;
+            workers[victim].signal("-CONT");
+        }
+    }
+    let judged = judge_errands(&store, outside.path(), 0..started, SOON).await;
+    println!("{rounds} rounds: {judged:?}");
+    drop(workers);
+}
