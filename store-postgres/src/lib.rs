@@ -22,8 +22,8 @@
 //!
 //! All that belongs to a store lies in one schema, `indelible` unless another is [chosen](Options::schema). The view
 //! `events` is for people: `SELECT * FROM indelible.events WHERE stream = 'account-1' ORDER BY version` shows the data as
-//! `jsonb` where it is JSON. Events are inserted by the functions `append` and `append_foreseen` alone; a trigger refuses to change or delete one,
-//! whoever asks.
+//! `jsonb` where it is JSON. Events are inserted by the functions `append` and `append_foreseen` alone; a trigger refuses to
+//! change or delete one, whoever asks.
 //!
 //! Opening a store makes what is missing, so the first to do so owns the schema, or has the right to create it. Any number
 //! of processes may do that at once; one that is older than what it finds refuses it. Other roles need no more than the owner gives them:

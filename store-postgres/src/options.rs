@@ -151,9 +151,10 @@ impl Options {
         self
     }
 
-    /// Prepares the statement that appends, once a connection, which spares the server some work at each call. Not
-    /// behind a pooler in transaction mode: there the statement may meet a connection that has never heard of it, or
-    /// another of the same name.
+    /// Prepares statements, once a connection, which spares the server reading and planning them at each call. Not
+    /// behind a pooler in transaction mode: there a statement may meet a connection that has never heard of it, or
+    /// another of the same name. Connections that read are also told to plan for a log of any size, whatever the URL says
+    /// of `enable_seqscan`, `enable_bitmapscan`, `jit` and `plan_cache_mode`.
     #[must_use]
     pub fn prepared(mut self) -> Self {
         self.prepared = true;

@@ -20,7 +20,7 @@ CREATE TABLE kinds (
     UNIQUE (category, type, schema_version, content_type)
 );
 
--- The log. Rows are inserted by `append` alone, and never change.
+-- The log. Rows are inserted by `append` and `append_foreseen` alone, and never change.
 CREATE TABLE log (
     position       bigint      NOT NULL,
     version        bigint      NOT NULL,
