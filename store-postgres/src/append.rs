@@ -77,6 +77,8 @@ pub(crate) struct Sequencer {
     /// `None` where the last call failed.
     pub(crate) session: Option<Session>,
     pub(crate) kinds: Kinds,
+    /// Whether the last batch found something that it did not expect: then the next one may, too.
+    pub(crate) is_contended: bool,
     /// Calls that may write yet, until a call that fences them is answered.
     pub(crate) given_up: Vec<Uuid>,
 }
@@ -245,7 +247,8 @@ impl Sequencer {
         // Whether a call may have written this batch, or write it yet.
         let mut is_sent = false;
         // Only `append` brings fences.
-        let mut foreseen = if self.given_up.is_empty() { Foreseen::of(batch, &self.kinds) } else { None };
+        let may_foresee = self.given_up.is_empty() && !self.is_contended;
+        let mut foreseen = if may_foresee { Foreseen::of(batch, &self.kinds) } else { None };
         loop {
             let call = Uuid::new_v4();
             let lost: Cause = match time::timeout_at(until, self.session()).await {
@@ -261,6 +264,7 @@ impl Sequencer {
                             }
                         };
                         let Some(answer) = answer.map_err(|error| Lost::Unknown(Some(error.into())))? else { continue };
+                        self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
                         self.given_up.clear();
                         self.kinds.learn(batch, &answer.kinds);
                         return Ok(answer);

@@ -9,8 +9,10 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
-use futures::TryStreamExt;
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
+};
+use futures::{FutureExt, TryStreamExt};
 use indelible_core::{Cause, InvalidInput, StoreError};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio::{
@@ -42,7 +44,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// Statements that are prepared are planned once, perhaps on an empty log, and must be right for one of any size, as the
 /// functions are.
 const PREPARED_PLANS: &str =
-    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off";
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off";
+const PLANS_AS_USUAL: &str = "RESET plan_cache_mode; RESET enable_seqscan; RESET enable_bitmapscan; RESET jit";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -108,13 +111,19 @@ impl Connector {
     /// The connections that reads share.
     pub(crate) fn pool(&self, options: &Options) -> Result<Pool, OpenError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let mut config = self.config.clone();
-        if options.prepared {
-            let own = config.get_options().unwrap_or_default();
-            config.options(format!("{own} {PREPARED_PLANS}"));
-        }
-        let manager = Manager::from_config(config, self.tls.clone(), recycling);
+        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
+        let prepared = options.prepared;
+        let plans = Hook::async_fn(move |client: &mut ClientWrapper, _| {
+            let plans = async move {
+                match prepared {
+                    true => client.batch_execute(PREPARED_PLANS).await.map_err(HookError::Backend),
+                    false => Ok(()),
+                }
+            };
+            plans.boxed()
+        });
         let pool = Pool::builder(manager)
+            .post_create(plans)
             .max_size(options.connections)
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(options.patience))
@@ -230,6 +239,13 @@ pub(crate) struct Asked(Option<Object>);
 impl Asked {
     pub(crate) fn new(client: Object) -> Self {
         Self(Some(client))
+    }
+
+    /// Asks what is about the whole log, and closes the connection.
+    pub(crate) async fn query_all(mut self, statement: &str) -> Result<Vec<Row>, Error> {
+        let client = Object::take(self.0.take().expect("it is taken out below, and in drop"));
+        client.batch_execute(PLANS_AS_USUAL).await?;
+        client.query_typed(statement, &[]).await
     }
 
     /// Asks, and gives the connection back.

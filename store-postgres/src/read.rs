@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     str::FromStr,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use deadpool_postgres::Pool;
@@ -38,8 +35,7 @@ pub(crate) struct Reader {
     /// there yet, a replica, answers nothing up to here.
     pub(crate) seen: Seen,
     pub(crate) kinds: Arc<RwLock<HashMap<i32, Kind>>>,
-    /// What a row of the last page had, on the average.
-    pub(crate) row_bytes: Arc<AtomicUsize>,
+    pub(crate) row_bytes: Arc<RowBytes>,
 }
 
 /// What events of a kind have in common. A kind never changes.
@@ -87,9 +83,7 @@ impl Reader {
             return Err(self.shared.stopped());
         }
         let client = self.pool.get().await.map_err(|error| StoreError::unavailable(what, error))?;
-        let how = How { prepared: false, bytes_max: usize::MAX };
-        let rows = Asked::new(client).query(statement, &[], how).await;
-        rows.map(|rows| rows.rows).map_err(|error| connect::refused(what, error))
+        Asked::new(client).query_all(statement).await.map_err(|error| connect::refused(what, error))
     }
 
     pub(crate) async fn stream_page(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
@@ -103,11 +97,14 @@ impl Reader {
             return Ok(Page { events: Vec::new(), next: None });
         }
         let stream = read.stream.as_str();
-        let (low, high, rows_max) = (bigint(low.get()), bigint(high.get()), self.rows_max(limit));
+        let (low, high) = (bigint(low.get()), bigint(high.get()));
+        let category = Some(read.stream.category_str());
+        let rows_max = self.row_bytes.rows_max(category, limit);
         let params: Params<'_> =
             &[(&stream, Type::TEXT), (&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
         let rows = self.ask_for("reading a stream", statement, params, PAGE_BYTES_MAX).await?;
-        let page = self.page(&rows, rows_max, limit, |event| event.version).await?;
+        self.row_bytes.learn(category, &rows.rows);
+        let page = self.page(&rows, (rows_max, limit), |event| event.version).await?;
         let next = page.next.filter(|next| match read.direction {
             Direction::Forwards => true,
             Direction::Backwards => next.get() > 1,
@@ -138,12 +135,13 @@ impl Reader {
         }
         let statements = &self.shared.statements;
         let statement = if backwards { &statements.page_of_log_backwards } else { &statements.page_of_log };
-        let rows_max = self.rows_max(limit);
+        let rows_max = self.row_bytes.rows_max(None, limit);
         let params: Params<'_> = &[(&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
         let mut patience = Patience::new(self.shared.options.patience);
         let page = loop {
             let rows = self.ask_for("reading the log", statement, params, PAGE_BYTES_MAX).await?;
-            let page = self.page(&rows, rows_max, limit, |event| event.position).await?;
+            self.row_bytes.learn(None, &rows.rows);
+            let page = self.page(&rows, (rows_max, limit), |event| event.position).await?;
             // Positions have no holes, so a page that is not full ends where the log does.
             let end = if backwards { rows.rows.first() } else { rows.rows.last() };
             let end = end.map_or(0, |row| row.get::<_, i64>(column::POSITION));
@@ -158,25 +156,13 @@ impl Reader {
         Ok(Page { events: page.events, next })
     }
 
-    /// How many rows to ask for: one more than are wanted, which tells whether there are more; fewer where events are so
-    /// large that a page ends before that, since the server sends all that it was asked for.
-    fn rows_max(&self, limit: usize) -> i64 {
-        let fit = 2 * PAGE_BYTES_MAX / self.row_bytes.load(Relaxed).max(1);
-        (limit + 1).min(fit.max(2)) as i64
-    }
-
     /// A page of what was answered to a question for so many rows; `next` is the last place in it.
     async fn page<P>(
         &self,
         Rows { rows, is_cut }: &Rows,
-        rows_max: i64,
-        limit: usize,
+        (rows_max, limit): (i64, usize),
         place: impl Fn(&RecordedEvent) -> P,
     ) -> Result<Page<P>, StoreError> {
-        if !rows.is_empty() {
-            let bytes: usize = rows.iter().map(Row::raw_size_bytes).sum();
-            self.row_bytes.store(bytes / rows.len(), Relaxed);
-        }
         let is_more = *is_cut || rows.len() as i64 == rows_max;
         let events = self.events(&rows[..rows.len().min(limit)]).await?;
         let next = events.last().filter(|_| is_more).map(place);
@@ -356,6 +342,34 @@ impl Reader {
         }
         kinds.extend(learned);
         of_rows.ok_or_else(|| StoreError::corrupted("an event is of a kind that is not there"))
+    }
+}
+
+/// How large rows are: of each category, and of the log.
+#[derive(Default)]
+pub(crate) struct RowBytes(Mutex<HashMap<Option<String>, usize>>);
+
+impl RowBytes {
+    /// How many rows to ask for: one more than are wanted, which tells whether there are more. Fewer, where a page is full
+    /// of bytes before that: the server sends all that it was asked for.
+    fn rows_max(&self, category: Option<&str>, limit: usize) -> i64 {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = known.get(&category.map(str::to_owned)).copied().unwrap_or(1);
+        (limit + 1).min((PAGE_BYTES_MAX / bytes).max(2)) as i64
+    }
+
+    /// Rises at once and falls by half: too few rows cost a question more, too many a connection.
+    fn learn(&self, category: Option<&str>, rows: &[Row]) {
+        if rows.is_empty() {
+            return;
+        }
+        let bytes = rows.iter().map(Row::raw_size_bytes).sum::<usize>() / rows.len();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > KINDS_MAX {
+            known.clear();
+        }
+        let known = known.entry(category.map(str::to_owned)).or_insert(1);
+        *known = bytes.max(*known / 2).max(1);
     }
 }
 

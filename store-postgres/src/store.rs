@@ -139,6 +139,7 @@ impl PostgresStore {
             room: room.clone(),
             session: Some(opened.session),
             kinds: Kinds::default(),
+            is_contended: false,
             given_up: Vec::new(),
         };
         let writing = tokio::spawn(async move {

@@ -9,6 +9,7 @@ use indelible_core::conformance::{
     fault::{Line, Verdict},
     parity::{Answers, compare_hostile, compare_sequence, rounds},
 };
+use indelible_postgres::PostgresStore;
 
 use crate::{child::number, cluster::shared_url, conformance::Postgres};
 
@@ -31,7 +32,9 @@ async fn both_stores_answer_alike() {
     let mut answers = Answers::new();
     for seed in first..first + sequences {
         println!("seed {seed}");
-        let mut postgres = Postgres::new(shared_url()).await;
+        let options = PostgresStore::options();
+        let options = if seed % 2 == 0 { options.prepared() } else { options };
+        let mut postgres = Postgres::with(shared_url(), options).await;
         for (kind, times) in compare_sequence(&mut postgres, &rounds(seed), seed % 4 != 0).await {
             *answers.entry(kind).or_default() += times;
         }

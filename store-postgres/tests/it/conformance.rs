@@ -7,7 +7,7 @@ use indelible_core::{
     AnyStore, Limits,
     conformance::{Harness, remote::Remote},
 };
-use indelible_postgres::PostgresStore;
+use indelible_postgres::{Options, PostgresStore};
 
 use crate::{
     child,
@@ -17,14 +17,20 @@ use crate::{
 pub(crate) struct Postgres {
     url: String,
     schema: String,
+    options: Options,
     store: PostgresStore,
 }
 
 impl Postgres {
     pub(crate) async fn new(url: String) -> Self {
+        Self::with(url, PostgresStore::options()).await
+    }
+
+    pub(crate) async fn with(url: String, options: Options) -> Self {
         let schema = fresh_schema();
-        let store = PostgresStore::options().schema(&schema).open(&url).await.unwrap();
-        Self { url, schema, store }
+        let options = options.schema(&schema);
+        let store = options.clone().open(&url).await.unwrap();
+        Self { url, schema, options, store }
     }
 
     pub(crate) async fn verify(&self) {
@@ -32,7 +38,7 @@ impl Postgres {
     }
 
     async fn open(&self, limits: Limits) -> PostgresStore {
-        PostgresStore::options().schema(&self.schema).limits(limits).open(&self.url).await.unwrap()
+        self.options.clone().limits(limits).open(&self.url).await.unwrap()
     }
 }
 

@@ -112,6 +112,13 @@ async fn plans_stay_right_from_nothing_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_that_are_prepared_stay_right() {
+    let cluster = Cluster::start("");
+    let open = || async { PostgresStore::options().prepared().connections(1).open(&cluster.url()).await.unwrap() };
+    grow(", prepared", &open().await, open).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plans_stay_right_behind_a_pooler() {
     let cluster = tokio::task::block_in_place(|| Cluster::start(""));
     let pooler = Pooler::before(&cluster);

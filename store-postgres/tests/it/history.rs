@@ -11,6 +11,7 @@ use indelible_core::conformance::{
     fault::{Line, Verdict},
     history::{Checked, Workload, run_histories},
 };
+use indelible_postgres::PostgresStore;
 
 use crate::{
     child::number,
@@ -34,6 +35,7 @@ async fn no_answer_contradicts_the_log() {
         let workload = workload.crashes(usize::from(rounds % 2 == 1));
         let mut harness: Box<dyn Harness> = match rounds % 4 {
             3 => Box::new(Crashing::new(tokio::task::block_in_place(|| Cluster::start(""))).await),
+            2 => Box::new(Postgres::with(shared_url(), PostgresStore::options().prepared()).await),
             _ => Box::new(Postgres::new(shared_url()).await),
         };
         match run_histories(&mut *harness, workload).await {
