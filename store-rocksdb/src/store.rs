@@ -221,26 +221,24 @@ impl RocksStore {
 
     /// Writes a checkpoint.
     pub(crate) async fn keep(&self, keep: Keep) -> Result<(), StoreError> {
-        let room = self.room(keep.key.len() + keep.value.len()).await?;
+        let (room, queue) = self.room(keep.key.len() + keep.value.len()).await?;
         let (answer, kept) = oneshot::channel();
-        self.hand_over(Job::Keep { keep, answer, room })?;
+        queue.put(Job::Keep { keep, answer, room }).map_err(|_| self.handle.shared.stopped())?;
         kept.await.unwrap_or_else(|_| Err(self.handle.shared.stopped()))
     }
 
-    /// Waits for room in the queue.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
+    /// Waits for room in the queue. What takes it goes into this queue and no other: while it waits for something else, the
+    /// store may be opened again, with another one.
+    async fn room(&self, bytes: usize) -> Result<(OwnedSemaphorePermit, Arc<Queue<Job>>), StoreError> {
         let shared = &self.handle.shared;
         let bytes = if bugs::is_on(bugs::UNBOUNDED_QUEUE) { 1 } else { bytes };
-        if let Some(room) = shared.with_run(|run| run.room.try_take(bytes))? {
-            return Ok(room);
+        let there = |run: &Run| run.room.try_take(bytes).map(|room| (room, Arc::clone(&run.queue)));
+        if let Some(found) = shared.with_run(there)? {
+            return Ok(found);
         }
-        let room = shared.with_run(|run| run.room.clone())?;
-        room.take(bytes).await?.ok_or_else(|| shared.stopped())
-    }
-
-    fn hand_over(&self, job: Job) -> Result<(), StoreError> {
-        let shared = &self.handle.shared;
-        shared.with_run(|run| run.queue.put(job).map_err(|_| shared.stopped()))?
+        let (room, queue) = shared.with_run(|run| (run.room.clone(), Arc::clone(&run.queue)))?;
+        let room = room.take(bytes).await?.ok_or_else(|| shared.stopped())?;
+        Ok((room, queue))
     }
 }
 
@@ -480,7 +478,7 @@ impl EventStore for RocksStore {
         let append = Arc::new(append);
         let mut judged = Token::start(self.id());
         for round in 0..ROUNDS_MAX {
-            let room = self.room(bytes).await?;
+            let (room, queue) = self.room(bytes).await?;
             let asked = Arc::clone(&append);
             let mut prepared = match self.look(move |view| prepare(view, &asked, judged)).await? {
                 Preparation::Done(outcome) => return Ok(outcome),
@@ -489,7 +487,14 @@ impl EventStore for RocksStore {
             judged = prepared.judged;
             prepared.is_judged_patiently = round >= PATIENT_ROUND;
             let (answer, verdict) = oneshot::channel();
-            self.hand_over(Job::Append { prepared, answer, room })?;
+            if queue.put(Job::Append { prepared, answer, room }).is_err() {
+                if shared.with_run(|run| Arc::ptr_eq(&run.queue, &queue))? {
+                    return Err(shared.stopped());
+                }
+                // The store was opened again, perhaps on a log that had lost something.
+                judged = Token::start(self.id());
+                continue;
+            }
             match verdict.await {
                 Ok(Verdict::Written { prepared, before, recorded_at }) => {
                     let Prepared { streams, append: asked, .. } = *prepared;
