@@ -60,7 +60,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
         let due = believed(due, entry);
         let tell = match due {
             Due::Nothing => return Ok(Turn::Nothing),
-            Due::TimeOut => Tell::TimeOut { step },
+            Due::TimeOut => Tell::TimeOut { step, since: attempt },
             Due::Awake => Tell::Awake { step, attempt },
             Due::GiveUp => {
                 let result = Err(Failure::unsure("it is not tried again"));

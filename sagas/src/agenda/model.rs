@@ -6,7 +6,8 @@ use indelible_projections::{Partition, ReadModel, ReadModelError, memory::Memory
 use super::{Agenda, Entry, Item, due_in_tables, put_in_tables, remove_from_tables};
 use crate::Saga;
 
-/// A read model that can keep agendas. What it keeps of an entry is found by partition and time.
+/// A read model that can keep agendas, and dead letters: what can't be read is parked. What it keeps of an entry is found by
+/// partition and time.
 pub trait AgendaModel: ReadModel {
     /// What makes room for an agenda: [`Project::SETUP`](indelible_projections::Project::SETUP).
     const SETUP_AGENDA: &'static str = "";

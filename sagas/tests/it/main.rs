@@ -2,6 +2,7 @@
 
 mod crashes;
 mod decisions;
+mod journals;
 mod load;
 mod running;
 mod trip;
