@@ -129,8 +129,12 @@ impl<S: Saga> Journal<S> {
             }
             (About::Nothing, _) => return Err(SagaError::NotStarted),
             (_, Tell::Start(_)) => return Err(SagaError::AlreadyStarted),
+            _ if self.outcome.is_some() => return Err(SagaError::Ended),
+            // The way out of anything.
+            (_, Tell::GiveUp { reason }) => {
+                return Ok(SagaEvent::Ended { outcome: Outcome::GivenUp { reason: reason.clone() } });
+            }
             (About::Unread(error), _) => return Err(SagaError::Unread(error.clone())),
-            (About::This(_), _) if self.outcome.is_some() => return Err(SagaError::Ended),
             (About::This(_), _) => {}
         }
         match tell {
@@ -203,7 +207,6 @@ impl<S: Saga> Journal<S> {
         let (step, act) = self.stuck.clone().ok_or(SagaError::NotStuck)?;
         Ok(match tell {
             Tell::Skip { reason } => SagaEvent::Skipped { step, act, reason: reason.clone() },
-            Tell::GiveUp { reason } => SagaEvent::Ended { outcome: Outcome::GivenUp { reason: reason.clone() } },
             Tell::Compensate { .. } if self.compensating => return Err(SagaError::Stale),
             Tell::Compensate { reason } => SagaEvent::Compensating { reason: reason.clone() },
             _ => {

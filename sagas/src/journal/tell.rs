@@ -56,7 +56,7 @@ pub enum Tell<S> {
         /// Why.
         reason: String,
     },
-    /// By an operator: to end as it stands.
+    /// By an operator: to end as it stands, wherever that is.
     GiveUp {
         /// Why.
         reason: String,

@@ -5,3 +5,4 @@ mod decisions;
 mod load;
 mod running;
 mod trip;
+mod trouble;
