@@ -134,7 +134,7 @@ pub enum Failure {
     Refused(String),
     /// It may have happened: it is tried again, and undone if that doesn't help.
     Unsure(String),
-    /// It was not tried, as now is not the time: it is, so much later, and no attempt is counted.
+    /// It was not tried, as now is not the time: it is, so much later, within an hour, and no attempt is counted.
     NotNow(Duration),
 }
 

@@ -151,10 +151,11 @@ impl<S: Saga> Sagas<S> {
         self.tell(CommandContext::new(), id, Tell::Compensate { reason: reason.into() }).await
     }
 
-    /// As an operator: ends a saga as it stands.
+    /// As an operator: ends a saga as it stands, wherever that is, also one that this code can't read. What is under way may
+    /// still happen.
     ///
     /// # Errors
-    /// [`SagaError::NotStuck`]; those of the store.
+    /// [`SagaError::Ended`]; those of the store.
     pub async fn give_up(&self, id: &str, reason: &str) -> Told {
         self.tell(CommandContext::new(), id, Tell::GiveUp { reason: reason.into() }).await
     }
@@ -175,10 +176,13 @@ impl<S: Saga> Sagas<S> {
     /// # use serde::{Deserialize, Serialize};
     /// # use serde_json::Value;
     /// # #[derive(Clone, Serialize, Deserialize)] struct Trip;
+    /// # #[derive(Serialize, Deserialize)] enum Effect { GetVisa, CancelVisa }
     /// # impl Saga for Trip {
     /// #     const NAME: &'static str = "trip";
-    /// #     type Effect = ();
-    /// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new().step(Step::new("visa", ())) }
+    /// #     type Effect = Effect;
+    /// #     fn plan(&self, _: &Past) -> Plan<Effect> {
+    /// #         Plan::new().step(Step::new("visa", Effect::GetVisa).undo(Effect::CancelVisa))
+    /// #     }
     /// # }
     /// # #[derive(Clone, Serialize, Deserialize)] struct Visa;
     /// # impl Saga for Visa {
@@ -191,11 +195,18 @@ impl<S: Saga> Sagas<S> {
     /// }
     ///
     /// impl Perform<Trip> for Agency {
-    ///     async fn perform(&self, (): (), call: &Call) -> Result<Value, Failure> {
-    ///         self.visas.child(call, &format!("of-{}", call.saga()), Visa).await
+    ///     async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+    ///         let id = format!("of-{}", call.saga());
+    ///         match effect {
+    ///             Effect::GetVisa => self.visas.child(call, &id, Visa).await,
+    ///             Effect::CancelVisa => self.visas.cancel_child(call, &id).await,
+    ///         }
     ///     }
     /// }
     /// ```
+    ///
+    /// A child goes on when its parent is cancelled or has no time left, unless the step is undone by
+    /// [`cancel_child`](Self::cancel_child).
     ///
     /// # Errors
     /// The step's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
@@ -211,6 +222,25 @@ impl<S: Saga> Sagas<S> {
             Some(given_up @ Outcome::GivenUp { .. }) => {
                 Err(Failure::unsure(format!("{}-{id} was {given_up}", S::NAME)))
             }
+        }
+    }
+
+    /// Undoes a [child](Self::child), in the performer of the step's undo: cancels it, and lets the undo wait until it has
+    /// ended. Refused where it can't be cancelled, or has completed: then an operator is asked.
+    ///
+    /// # Errors
+    /// The undo's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
+    pub async fn cancel_child(&self, call: &Call, id: &str) -> Result<Value, Failure> {
+        let reason = format!("{} is undone", call.key());
+        match self.tell(call.command()?, id, Tell::Cancel { reason }).await {
+            Ok(_) | Err(CommandError::Rejected(SagaError::Stale | SagaError::Ended)) => {}
+            Err(CommandError::Rejected(SagaError::NotStarted)) => return Ok(Value::Null),
+            Err(error) => return Err(error.into()),
+        }
+        match self.load(id).await.map_err(Failure::unsure)?.outcome() {
+            None => Err(Failure::NotNow(CHILD_EVERY)),
+            Some(Outcome::Compensated) => Ok(Value::Null),
+            Some(outcome) => Err(Failure::refused(format!("{}-{id} was {outcome}", S::NAME))),
         }
     }
 

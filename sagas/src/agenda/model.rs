@@ -29,14 +29,15 @@ pub trait AgendaModel: ReadModel {
         item: &Item,
     ) -> impl Future<Output = Result<(), Cause>> + Send;
 
-    /// Up to `limit` entries of a partition, the earliest first, whether their time has come or not; and what time it is,
-    /// where the database has a clock of its own.
+    /// Up to `limit` entries of a partition by time, saga and item, those after `after`, whether their time has come or
+    /// not; and what time it is, where the database has a clock of its own.
     ///
     /// # Errors
     /// Those of the database.
     fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        after: Option<&Entry>,
         limit: usize,
     ) -> impl Future<Output = Result<(Vec<Entry>, Option<Timestamp>), ReadModelError>> + Send;
 }
@@ -53,8 +54,9 @@ impl AgendaModel for MemoryModel {
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
-        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, limit)?, None))
+        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, after, limit)?, None))
     }
 }

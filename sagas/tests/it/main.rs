@@ -6,3 +6,4 @@ mod journals;
 mod load;
 mod running;
 mod trip;
+mod trouble;
