@@ -21,6 +21,7 @@ pub const ACTOR: &str = "actor";
 ///     .with_time("2026-03-01T08:00:00Z".parse()?)
 ///     .with_timeout(Duration::from_secs(5));
 /// assert_eq!(context.actor(), Some("ada"));
+/// assert_eq!(context.idempotency_key(), Some("request-4711"));
 /// # Ok::<(), indelible_core::InvalidInput>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -148,6 +149,11 @@ impl CommandContext {
     /// What its events carry.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The key under which it takes effect once for ever.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.idempotency_key.as_deref()
     }
 
     /// Until when it may take.

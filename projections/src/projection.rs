@@ -65,6 +65,11 @@ pub trait Projection: Send + Sync + 'static {
     /// How often and when an event that it could not handle is tried again.
     const RETRY: Retry = Retry::DEFAULT;
 
+    /// The most events in one transaction, where the [runner](crate::RunnerOptions::batch_events_max) allows more: for
+    /// handlers that do what no transaction undoes, and is done again with all of its batch. With such a limit, what comes
+    /// after an outage is tried one by one.
+    const BATCH_EVENTS_MAX: usize = usize::MAX;
+
     /// Its events: those of one aggregate, or an enum over several categories, as decision models have them.
     type Event: Event;
 

@@ -8,7 +8,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use indelible_core::{Cause, Timestamp};
-use indelible_projections::{Envelope, Order, Partition, Project, Projection, Wants};
+use indelible_projections::{Envelope, OnFailure, Order, Partition, Project, Projection, Wants};
 use tokio::sync::Notify;
 
 use crate::{Act, Journal, Saga, SagaEvent, Task};
@@ -114,8 +114,9 @@ pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Chang
             vec![put(Item::of(*act, step), attempt + 1, millis(*after_ms))]
         }
         SagaEvent::Stopping { step, attempt } => vec![put(Item::Do(step.clone()), *attempt, Duration::ZERO)],
-        SagaEvent::Retried { step, act, attempt } if *attempt > 0 => {
-            vec![put(Item::of(*act, step), *attempt, Duration::ZERO)]
+        SagaEvent::Retried { step, act, attempt, timeout_ms } if *attempt > 0 => {
+            let timeout = timeout_ms.map(|time| put(Item::Timeout(step.clone()), *attempt, millis(time)));
+            [put(Item::of(*act, step), *attempt, Duration::ZERO)].into_iter().chain(timeout).collect()
         }
         SagaEvent::UndoStarted { step, .. } => vec![put(Item::Undo(step.clone()), 1, Duration::ZERO)],
         SagaEvent::StepDone { step, .. } | SagaEvent::StepFailed { step, .. } => over(step),
@@ -158,6 +159,8 @@ impl<S> Agenda<S> {
 impl<S: Saga> Projection for Agenda<S> {
     const NAME: &'static str = Name::<S>::AGENDA;
     const ORDER: Order = Order::PerStream { partitions: S::PARTITIONS };
+    // A journal that can't be read must not stop the others.
+    const ON_FAILURE: OnFailure = OnFailure::PARK;
     type Event = SagaEvent;
 
     fn wants() -> Wants<SagaEvent> {

@@ -140,10 +140,15 @@ impl Dependency {
             Err(TryAcquireError::Closed) => return Err(self.blocked(self.shared.options.open_max)),
         };
         let admitted = self.step(|breaker, options, now| breaker.admit(options, now));
-        admitted.map_err(|time| self.blocked(time))?;
-        let mut under_way = UnderWay { dependency: self, began: Instant::now(), failed: true };
+        let era = admitted.map_err(|time| self.blocked(time))?;
+        let mut under_way = UnderWay { dependency: self, era, began: Instant::now(), failed: Some(true) };
         let answer = call.await;
-        under_way.failed = answer.as_ref().is_err_and(self.shared.options.counts);
+        under_way.failed = match &answer {
+            Err(failure) if (self.shared.options.counts)(failure) => Some(true),
+            // Another dependency in between did not let it through.
+            Err(Failure::NotNow(_)) => None,
+            _ => Some(false),
+        };
         answer
     }
 
@@ -188,21 +193,26 @@ impl Dependency {
 /// A call that was let through.
 struct UnderWay<'a> {
     dependency: &'a Dependency,
+    /// The circuit's when it was.
+    era: u64,
     began: Instant,
-    failed: bool,
+    /// Whether it failed; `None` where it was not tried.
+    failed: Option<bool>,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let slow = self.began.elapsed() > self.dependency.shared.options.slow_after;
-        let failed = self.failed || slow;
-        self.dependency.step(|breaker, options, now| breaker.answered(failed, options, now));
+        let (era, failed) = (self.era, if slow { Some(true) } else { self.failed });
+        self.dependency.step(|breaker, options, now| breaker.answered(era, failed, options, now));
     }
 }
 
 /// The circuit itself: what has come of the calls, and when it was opened.
 #[derive(Debug)]
 struct Breaker {
+    /// Another after each opening and closing: an answer to a call from before says nothing of how it is now.
+    era: u64,
     /// The last calls, whether they failed.
     window: VecDeque<bool>,
     failures: u32,
@@ -218,7 +228,7 @@ struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         let (window, open, forced, told) = (VecDeque::new(), None, None, Circuit::Closed);
-        Self { window, failures: 0, open, probing: 0, probed: 0, forced, told }
+        Self { era: 0, window, failures: 0, open, probing: 0, probed: 0, forced, told }
     }
 }
 
@@ -232,23 +242,31 @@ impl Breaker {
         }
     }
 
-    /// Lets a call through, or says how long to wait.
-    fn admit(&mut self, options: &CircuitOptions, now: Instant) -> Result<(), Duration> {
+    /// Lets a call through, in this era, or says how long to wait.
+    fn admit(&mut self, options: &CircuitOptions, now: Instant) -> Result<u64, Duration> {
         match self.circuit(now) {
-            Circuit::Closed => Ok(()),
+            Circuit::Closed => Ok(self.era),
             Circuit::Open => {
                 Err(self.open.map_or(options.open_first, |(until, _)| until - now).max(options.open_first / 10))
             }
             Circuit::HalfOpen if self.probing < options.probes => {
                 self.probing += 1;
-                Ok(())
+                Ok(self.era)
             }
             Circuit::HalfOpen => Err(options.open_first / 10),
         }
     }
 
-    fn answered(&mut self, failed: bool, options: &CircuitOptions, now: Instant) {
-        match self.circuit(now) {
+    fn answered(&mut self, era: u64, failed: Option<bool>, options: &CircuitOptions, now: Instant) {
+        if era != self.era {
+            return;
+        }
+        let circuit = self.circuit(now);
+        if circuit == Circuit::HalfOpen {
+            self.probing = self.probing.saturating_sub(1);
+        }
+        let Some(failed) = failed else { return };
+        match circuit {
             Circuit::Closed if self.forced.is_none() => {
                 self.window.push_back(failed);
                 if self.window.len() > options.window {
@@ -267,18 +285,21 @@ impl Breaker {
                 self.open_for(longer, now);
             }
             Circuit::HalfOpen => {
-                self.probing = self.probing.saturating_sub(1);
                 self.probed += 1;
                 if self.probed >= options.probes {
-                    *self = Self { told: self.told, forced: self.forced, ..Self::default() };
+                    self.begin_anew(None);
                 }
             }
-            // An answer to a call from before it opened.
+            // It is held, by an operator.
             Circuit::Open | Circuit::Closed => {}
         }
     }
 
     fn open_for(&mut self, time: Duration, now: Instant) {
-        *self = Self { open: Some((now + time, time)), told: self.told, forced: self.forced, ..Self::default() };
+        self.begin_anew(Some((now + time, time)));
+    }
+
+    fn begin_anew(&mut self, open: Option<(Instant, Duration)>) {
+        *self = Self { era: self.era + 1, open, told: self.told, forced: self.forced, ..Self::default() };
     }
 }

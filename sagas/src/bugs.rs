@@ -16,6 +16,8 @@ pub enum Bug {
     FiresWithoutExpectedVersion,
     /// An undoing that was answered is brought about once more.
     CompensatesTwice,
+    /// A refusal is taken for an answer to the attempts before it, too.
+    ForgetsLostAttempts,
 }
 
 thread_local! {

@@ -6,7 +6,7 @@ use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 use futures::FutureExt;
 #[cfg(feature = "bugs")]
 use indelible_core::CorrelationId;
-use indelible_core::{CommandContext, CommandError, LoadError, Loaded, RecordedEvent};
+use indelible_core::{CommandContext, CommandError, LoadError, Loaded, RecordedEvent, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -23,10 +23,13 @@ pub(crate) struct Desk<S: Saga, P> {
     pub performer: P,
 }
 
+/// What came of a call.
+pub(crate) type Answer = Result<Value, Failure>;
+
 /// What came of an entry.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Turn {
-    /// It was done, and these are due because of it.
+    /// It was done, and these are due at once because of it.
     Done(Vec<Entry>),
     /// There was nothing to do.
     Nothing,
@@ -50,7 +53,17 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
     ///
     /// # Errors
     /// [`TurnError`]; the entry stays due.
+    #[cfg(feature = "testing")]
     pub async fn turn(&self, entry: &Entry) -> Result<Turn, TurnError> {
+        self.turn_again(entry, &mut None).await
+    }
+
+    /// Has an entry done, if it is to be done. An answer that can't be written stays in `answer`, and is written at the
+    /// next turn instead of another call.
+    ///
+    /// # Errors
+    /// [`TurnError`]; the entry stays due.
+    pub async fn turn_again(&self, entry: &Entry, answer: &mut Option<Answer>) -> Result<Turn, TurnError> {
         let journal = self.sagas.load(&entry.saga).await?;
         let step = entry.item.step().to_owned();
         let attempt = entry.attempt;
@@ -58,18 +71,25 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
         let due = journal.due(&entry.item, attempt)?;
         #[cfg(feature = "bugs")]
         let due = believed(due, entry);
-        let tell = match due {
-            Due::Nothing => return Ok(Turn::Nothing),
-            Due::TimeOut => Tell::TimeOut { step },
-            Due::Awake => Tell::Awake { step, attempt },
-            Due::GiveUp => {
+        let tell = match (due, answer.clone()) {
+            (Due::Nothing, _) => return Ok(Turn::Nothing),
+            (Due::TimeOut, _) => Tell::TimeOut { step, since: attempt },
+            (Due::Awake, _) => Tell::Awake { step, attempt },
+            (Due::GiveUp | Due::Perform(..), Some(result)) => Tell::Outcome { step, act, attempt, result },
+            (Due::GiveUp, None) => {
                 let result = Err(Failure::unsure("it is not tried again"));
                 Tell::Outcome { step, act, attempt, result }
             }
-            Due::Perform(effect, deadline) => match self.perform(&journal, entry, act, effect, deadline).await? {
-                Err(Failure::NotNow(later)) => return Ok(Turn::Later(later)),
-                result => Tell::Outcome { step, act, attempt, result },
-            },
+            (Due::Perform(effect, deadline), None) => {
+                match self.perform(&journal, entry, act, effect, deadline).await? {
+                    Err(Failure::NotNow(later)) => return Ok(Turn::Later(later)),
+                    result => {
+                        let result = result.map_err(cut);
+                        *answer = Some(result.clone());
+                        Tell::Outcome { step, act, attempt, result }
+                    }
+                }
+            }
         };
         #[cfg(feature = "bugs")]
         self.effects_before_journal(&journal, &tell, entry).await?;
@@ -79,7 +99,18 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
             Some(id) => context.with_correlation_id(id),
             None => context,
         };
-        match self.sagas.tell(context, &entry.saga, tell).await {
+        let told = self.sagas.tell(context.clone(), &entry.saga, tell).await;
+        let told = match (told, &answer) {
+            // An answer that the store takes in no case is as good as none.
+            (Err(error), Some(Ok(_))) if is_unwritable(&error) => {
+                let result = Err(cut(Failure::unsure(format!("its answer can't be written: {error}"))));
+                *answer = Some(result.clone());
+                let step = entry.item.step().to_owned();
+                self.sagas.tell(context, &entry.saga, Tell::Outcome { step, act, attempt, result }).await
+            }
+            (told, _) => told,
+        };
+        match told {
             Ok(done) => Ok(Turn::Done(due_and_counted(S::NAME, &entry.saga, done.events()))),
             // It came too late, and counts for nothing.
             Err(CommandError::Rejected(SagaError::Stale | SagaError::Ended)) => Ok(Turn::Nothing),
@@ -95,7 +126,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
         act: Act,
         effect: &Value,
         deadline: Duration,
-    ) -> Result<Result<Value, Failure>, TurnError> {
+    ) -> Result<Answer, TurnError> {
         let effect = S::Effect::deserialize(effect).map_err(|error| SagaError::Unread(error.to_string()))?;
         let step = entry.item.step();
         let call = Call {
@@ -129,6 +160,26 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
     }
 }
 
+/// The longest that an error is told: an event must hold it.
+const ERROR_BYTES_MAX: usize = 4_096;
+
+fn cut(failure: Failure) -> Failure {
+    let short = |mut text: String| {
+        let end = (0..=ERROR_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        text
+    };
+    match failure {
+        Failure::Refused(why) => Failure::Refused(short(why)),
+        Failure::Unsure(why) => Failure::Unsure(short(why)),
+        Failure::NotNow(time) => Failure::NotNow(time),
+    }
+}
+
+fn is_unwritable(error: &CommandError<SagaError>) -> bool {
+    matches!(error, CommandError::Encode(_) | CommandError::Store(StoreError::Invalid(_)))
+}
+
 /// What is due because of events; and counts those that end a saga.
 fn due_and_counted(name: &'static str, saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
     let last = events.last().and_then(|event| event.decode::<SagaEvent>().ok());
@@ -143,17 +194,18 @@ fn due_and_counted(name: &'static str, saga: &str, events: &[RecordedEvent]) -> 
     due_by(saga, events)
 }
 
-/// What is due because of events.
+/// What is due at once because of events, by the log's time: what is due later is the agenda's, and its clock's.
 fn due_by(saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
     let told = events.iter().filter_map(|event| Some((event.decode::<SagaEvent>().ok()?, event.recorded_at)));
-    let put = |change| match change {
-        Change::Put(entry) => Some(entry),
-        Change::Remove(..) => None,
+    let at_once = |change, at| match change {
+        Change::Put(entry) if entry.due <= at => Some(entry),
+        _ => None,
     };
-    told.flat_map(|(event, at)| changes(saga, &event, at)).filter_map(put).collect()
+    told.flat_map(|(event, at)| changes(saga, &event, at).into_iter().filter_map(move |change| at_once(change, at)))
+        .collect()
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

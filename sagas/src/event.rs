@@ -125,6 +125,8 @@ pub enum SagaEvent {
         act: Act,
         /// The next attempt.
         attempt: u32,
+        /// Its timeout, which runs anew.
+        timeout_ms: Option<u64>,
     },
     /// An operator lets it go on without.
     Skipped {
@@ -135,7 +137,7 @@ pub enum SagaEvent {
         /// Why.
         reason: String,
     },
-    /// It is over.
+    /// It is over. Where it was given up, the failures of what was under way follow.
     Ended {
         /// How.
         outcome: Outcome,

@@ -131,12 +131,18 @@ impl<S: Saga> Apply for Journal<S> {
                 (self.past.version, self.correlation) = (*version, Some(*correlation));
                 self.about = S::deserialize(about).map_or_else(|error| About::Unread(error.to_string()), About::This);
             }
-            SagaEvent::StepStarted { step, task, .. } => self.past.tracks.push(Track::new(step, task)),
+            SagaEvent::StepStarted { step, task, timeout_ms } => {
+                self.past.tracks.push(Track::new(step, task, *timeout_ms));
+            }
             SagaEvent::AttemptFailed { step, act, attempt, .. } => {
+                self.with(step, |track| track.unsure |= *act == Act::Do);
                 self.set(step, *act, Way::Running { attempt: attempt + 1 });
             }
             SagaEvent::StepDone { step, result } => self.set(step, Act::Do, Way::Done { result: result.clone() }),
-            SagaEvent::StepFailed { step, error, maybe } => self.fail(step, Act::Do, error, *maybe),
+            SagaEvent::StepFailed { step, error, maybe } => {
+                self.with(step, |track| track.unsure |= *maybe);
+                self.fail(step, Act::Do, error, *maybe);
+            }
             SagaEvent::TimedOut { step } => self.with(step, |track| track.timed_out = true),
             SagaEvent::Stopping { step, .. } => self.with(step, |track| track.stopping = true),
             SagaEvent::Signalled { name, value } => drop(self.past.signals.insert(name.clone(), value.clone())),
@@ -148,12 +154,18 @@ impl<S: Saga> Apply for Journal<S> {
             SagaEvent::Undone { step } => self.set(step, Act::Undo, Way::Done { result: Value::Null }),
             SagaEvent::UndoFailed { step, error } => self.fail(step, Act::Undo, error, true),
             SagaEvent::NeedsIntervention { step, act, .. } => self.stuck = Some((step.clone(), *act)),
-            SagaEvent::Retried { step, act, attempt } => {
+            SagaEvent::Retried { step, act, attempt, .. } => {
                 self.stuck = None;
                 if *attempt == 0 {
                     return; // there was nothing to try: the plan is asked again
                 }
-                self.with(step, |track| (track.stopping, track.timed_out) = (false, false));
+                if *act == Act::Do {
+                    // It is wanted again, or the attempt would be stopped at once.
+                    self.cancelled = None;
+                    self.with(step, |track| {
+                        (track.stopping, track.timed_out, track.since) = (false, false, *attempt);
+                    });
+                }
                 self.set(step, *act, Way::Running { attempt: *attempt });
             }
             SagaEvent::Skipped { step, act, .. } => {
@@ -190,13 +202,14 @@ impl<S: Saga> Journal<S> {
 }
 
 impl Track {
-    fn new(step: &str, task: &Task) -> Self {
+    fn new(step: &str, task: &Task, timeout_ms: Option<u64>) -> Self {
         let effect = match task {
             Task::Effect(effect) => Some(effect.clone()),
             Task::Signal | Task::SleepMs(_) | Task::Until(_) => None,
         };
         let (way, signal) = (Way::Running { attempt: 1 }, *task == Task::Signal);
-        Self { step: step.into(), effect, signal, way, stopping: false, timed_out: false, undo: None }
+        let (stopping, timed_out, unsure) = (false, false, false);
+        Self { step: step.into(), effect, signal, way, unsure, stopping, timeout_ms, since: 1, timed_out, undo: None }
     }
 
     /// How far an act about it is; `None` for an undoing that has not begun.

@@ -79,7 +79,7 @@
 //! - what comes twice, too late, or from a worker that was thought dead, finds that nobody waits for it, and changes
 //!   nothing;
 //! - a saga that fails undoes in reverse order what may have happened: what was done, and what nobody knows the outcome of.
-//!   What was [refused](Failure::Refused) did not happen;
+//!   What was [refused](Failure::Refused) at once did not happen;
 //! - what can be neither done nor undone [needs intervention](Standing::NeedsIntervention), by [`Sagas::retry`],
 //!   [`skip`](Sagas::skip), [`compensate`](Sagas::compensate) or [`give_up`](Sagas::give_up).
 //!

@@ -3,7 +3,9 @@
 use std::marker::PhantomData;
 
 use indelible_core::{Cause, Timestamp};
-use indelible_projections::{Envelope, Project, Projection, ReadModel, ReadTables, Table, Wants, WriteTables};
+use indelible_projections::{
+    Envelope, OnFailure, Project, Projection, ReadModel, ReadTables, Table, Wants, WriteTables,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Act, Journal, Outcome, Saga, SagaEvent, Task, agenda::Name};
@@ -78,6 +80,8 @@ impl<S: Saga> Overview<S> {
 
 impl<S: Saga> Projection for Overview<S> {
     const NAME: &'static str = Name::<S>::OVERVIEW;
+    // A journal that can't be read must not hide the others.
+    const ON_FAILURE: OnFailure = OnFailure::PARK;
     type Event = SagaEvent;
     fn wants() -> Wants<SagaEvent> {
         Wants::of::<Journal<S>>()

@@ -26,8 +26,13 @@ pub(crate) struct Track {
     /// It waits for a signal.
     pub(crate) signal: bool,
     pub(crate) way: Way,
+    /// An attempt at it may have had its effect.
+    pub(crate) unsure: bool,
     /// It is not tried again, since its time is up or it isn't wanted any more.
     pub(crate) stopping: bool,
+    pub(crate) timeout_ms: Option<u64>,
+    /// The attempt that its timeout runs from.
+    pub(crate) since: u32,
     pub(crate) timed_out: bool,
     pub(crate) undo: Option<(Value, Way)>,
 }

@@ -1,8 +1,8 @@
 //! What brings effects about: a [`Perform`] for each saga, outside of all that decides.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use indelible_core::{CommandContext, CommandError, CorrelationId, EventId, InvalidInput};
+use indelible_core::{CommandContext, CommandError, CorrelationId, EventId, InvalidInput, StoreError};
 use serde_json::Value;
 
 use crate::{Act, Saga};
@@ -100,12 +100,14 @@ impl Call {
     }
 
     /// The idempotency key, the same for all attempts: `trip-4711/flight`, and `trip-4711/flight/undo` for its
-    /// compensation.
+    /// compensation. A `/` in the id or the step's name is written `%2F`, a `%` `%25`.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The context for a command: keyed, correlated with the saga, and caused by what decided it.
+    /// The context for a command: keyed, correlated with the saga, and caused by what decided it. A call has one command for
+    /// a stream under it: of a second one to the same stream it would be said that it was done. That one needs a key of its
+    /// own, `call.command()?.with_idempotency_key(format!("{}/fee", call.key()))`, or a step.
     ///
     /// # Errors
     /// [`InvalidInput`] where the saga's id is so long that the key has more than 255 bytes.
@@ -121,15 +123,19 @@ impl Call {
     }
 }
 
+/// How much later a command comes to a store that was overloaded.
+const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+
 /// Why an effect was not brought about, or is not known to have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It did not happen, and won't: the step has failed, and there is nothing to undo about it.
+    /// It did not happen, and won't: the step has failed, and there is nothing to undo about it, unless an attempt before
+    /// was unsure. That it was done already is no refusal: it is done.
     Refused(String),
     /// It may have happened: it is tried again, and undone if that doesn't help.
     Unsure(String),
-    /// It was not tried, as now is not the time: it is, so much later, and no attempt is counted.
-    NotNow(std::time::Duration),
+    /// It was not tried, as now is not the time: it is, so much later, within an hour, and no attempt is counted.
+    NotNow(Duration),
 }
 
 impl Failure {
@@ -154,11 +160,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A command that the domain rejects is refused; of any other failure it is not known what came of it.
+/// A command that the domain rejects is refused, and one that the store had no room for comes again; of any other failure
+/// it is not known what came of it.
 impl<E: fmt::Display> From<CommandError<E>> for Failure {
     fn from(error: CommandError<E>) -> Self {
         match error {
             CommandError::Rejected(rejection) => Self::refused(rejection),
+            CommandError::Store(StoreError::Overloaded { .. }) => Self::NotNow(AFTER_OVERLOAD),
             error => Self::unsure(error),
         }
     }

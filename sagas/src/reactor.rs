@@ -14,12 +14,12 @@ use crate::Failure;
 /// A reactor is [run](Reactor) as a projection is: with its checkpoint in a read model, its failure policy, its dead
 /// letters, its leases. Each event comes *at least once*, with the same [key](React::react); those of a stream in order,
 /// those of different streams side by side. History, and a rebuild, bring nothing about, unless it is
-/// [asked to](React::ON_HISTORY).
+/// [asked to](React::ON_HISTORY); see there, and [what a new version leaves out](React::VERSION).
 ///
 /// ```
 /// # use indelible_core::{*, store::memory::MemoryStore};
 /// # use indelible_projections::{Envelope, Wants, Worker, memory::MemoryModel};
-/// # use indelible_sagas::{Failure, Past, Plan, React, Reactor, Saga, Sagas, Standing, Step};
+/// # use indelible_sagas::{Failure, Past, Plan, React, Reactor, Saga, SagaError, Sagas, Standing, Step};
 /// # use serde::{Deserialize, Serialize};
 /// # use std::time::Duration;
 /// # #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
@@ -57,15 +57,17 @@ use crate::Failure;
 ///         let order = envelope.recorded.stream.id();
 ///         // Idempotent by the event's id: however often it comes, it counts once.
 ///         let because = Sagas::<Delivery>::because(&envelope.recorded)?;
-///         match &envelope.event {
+///         let told = match &envelope.event {
 ///             OrderEvent::Placed { item } => {
-///                 self.deliveries.start_in(because, order, Delivery { item: item.clone() }).await?;
+///                 self.deliveries.start_in(because, order, Delivery { item: item.clone() }).await
 ///             }
-///             OrderEvent::Signed => {
-///                 self.deliveries.signal_in(because, order, "signed", &true).await?;
-///             }
+///             OrderEvent::Signed => self.deliveries.signal_in(because, order, "signed", &true).await,
+///         };
+///         match told {
+///             // One that somebody else has started, or that is over, wants nothing of this, and must not stop the others.
+///             Ok(_) | Err(CommandError::Rejected(SagaError::AlreadyStarted | SagaError::Ended)) => Ok(()),
+///             Err(error) => Err(error.into()),
 ///         }
-///         Ok(())
 ///     }
 /// }
 ///
@@ -80,7 +82,10 @@ use crate::Failure;
 pub trait React: Send + Sync + 'static {
     /// What it is called: its projection's name.
     const NAME: &'static str;
-    /// Another version begins with its own history.
+    /// Another version has for its history all that the log holds when it is first run. **What the version before has not
+    /// reacted to by then, nobody ever reacts to**, unless it [reacts to history](Self::ON_HISTORY). So let that one catch
+    /// up while nothing is appended, before the other is first run; or keep the version: a reactor has no tables to be
+    /// built anew. While both run, both react to what comes, under the same keys.
     const VERSION: u32 = 1;
     /// Which events come in order.
     const ORDER: Order = Order::PER_STREAM;
@@ -92,7 +97,7 @@ pub trait React: Send + Sync + 'static {
     const ON_HISTORY: bool = false;
     /// The longest time that one call may take.
     const DEADLINE: Duration = Duration::from_secs(30);
-    /// The most calls at once in a partition.
+    /// The most calls at once in a partition; and the most that are made again when one of them fails.
     const CALLS_MAX: usize = 16;
 
     /// Its events.
@@ -101,7 +106,11 @@ pub trait React: Send + Sync + 'static {
     /// Which of them it wants.
     fn wants() -> Wants<Self::Event>;
 
-    /// Reacts. The key is the same each time for this event and reactor; hand it to whoever is called.
+    /// Reacts. What can't succeed however often it is tried, and doesn't matter, is no failure: after the last attempt the
+    /// event stops its partition, or is parked, by [`ON_FAILURE`](Self::ON_FAILURE). So think of commands that the domain
+    /// rejects: a saga that has ended takes no signal.
+    ///
+    /// The key is the same each time for this event and reactor; hand it to whoever is called.
     ///
     /// # Errors
     /// A [`Failure`]. After [`NotNow`](Failure::NotNow) it is tried again, and that is not held against the event.
@@ -118,6 +127,8 @@ impl<R: React> Projection for Reactor<R> {
     const ORDER: Order = R::ORDER;
     const ON_FAILURE: OnFailure = R::ON_FAILURE;
     const RETRY: Retry = R::RETRY;
+    // What a failure brings about once more.
+    const BATCH_EVENTS_MAX: usize = if R::CALLS_MAX > 1 { R::CALLS_MAX } else { 1 };
     type Event = R::Event;
 
     fn wants() -> Wants<R::Event> {

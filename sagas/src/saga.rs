@@ -6,7 +6,7 @@ use indelible_core::Timestamp;
 use indelible_projections::Retry;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::Past;
+use crate::{Past, sagas::escaped};
 
 /// A process over several aggregates and the world outside, which happens as a whole or is undone.
 ///
@@ -37,7 +37,8 @@ pub trait Saga: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Plan<E> {
     pub(crate) stages: Vec<Vec<Step<E>>>,
-    pivot: Option<Cow<'static, str>>,
+    /// One, or a fault.
+    pivots: Vec<Cow<'static, str>>,
 }
 
 impl<E> Default for Plan<E> {
@@ -49,7 +50,7 @@ impl<E> Default for Plan<E> {
 impl<E> Plan<E> {
     /// Nothing to be done yet.
     pub const fn new() -> Self {
-        Self { stages: Vec::new(), pivot: None }
+        Self { stages: Vec::new(), pivots: Vec::new() }
     }
 
     /// Then this.
@@ -67,10 +68,11 @@ impl<E> Plan<E> {
     }
 
     /// Then the step after which there is no way back: once it is done nothing is undone any more, and what fails behind
-    /// it needs intervention.
+    /// it needs intervention. So does a pivot that has no undo, when nobody knows whether it happened. There is one at
+    /// most.
     #[must_use]
     pub fn pivot(mut self, step: Step<E>) -> Self {
-        self.pivot = Some(step.name.clone());
+        self.pivots.push(step.name.clone());
         self.step(step)
     }
 
@@ -83,24 +85,26 @@ impl<E> Plan<E> {
     }
 
     pub(crate) fn pivot_name(&self) -> Option<&str> {
-        self.pivot.as_deref()
+        self.pivots.first().map(Cow::as_ref)
     }
 
     /// Why it can't be followed, where it can't.
     pub(crate) fn fault(&self) -> Option<String> {
         let names: Vec<&str> = self.steps().map(|step| step.name.as_ref()).collect();
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
-        let is_name = |name: &&&str| (1..=STEP_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
+        let is_name =
+            |name: &&&str| (1..=STEP_BYTES_MAX).contains(&escaped(name).len()) && !name.contains(char::is_control);
         let none = names.iter().find(|name| !is_name(name));
-        match (twice, none) {
-            (Some((_, name)), _) => Some(format!("two steps are called {name}")),
-            (_, Some(name)) => Some(format!("{name:?} is no step's name: 1 to {STEP_BYTES_MAX} bytes of text")),
+        match (twice, none, &self.pivots[..]) {
+            (Some((_, name)), ..) => Some(format!("two steps are called {name}")),
+            (.., [first, second, ..]) => Some(format!("two steps are pivots: {first} and {second}")),
+            (_, Some(name), _) => Some(format!("{name:?} is no step's name: 1 to {STEP_BYTES_MAX} bytes of text")),
             _ => None,
         }
     }
 }
 
-/// The longest name of a step, in bytes.
+/// The longest name of a step, in bytes, where `/` and `%` count three.
 pub(crate) const STEP_BYTES_MAX: usize = 64;
 
 /// Something to be done, or to be waited for. Its name stands for it in the journal, and must stay.

@@ -1,6 +1,6 @@
 //! The sagas of one type in a store: to start them, to tell them something, to look at them.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use futures::TryStreamExt;
 use indelible_core::{
@@ -49,8 +49,8 @@ impl<S: Saga> Clone for Sagas<S> {
     }
 }
 
-/// The longest id of a saga that starts, so that each key of a step fits into 255 bytes.
-const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo".len();
+/// The longest id of a saga that starts, so that each key of a step fits into 255 bytes, and that of a child's start.
+const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo/start".len();
 
 /// How often who waits for the end of a saga looks at it at the most.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
@@ -65,7 +65,7 @@ impl<S: Saga> Sagas<S> {
         Self { journals: Repository::new(store) }
     }
 
-    /// Starts a saga.
+    /// Starts a saga. What it is about is nested at most 100 levels deep.
     ///
     /// # Errors
     /// [`SagaError::AlreadyStarted`] where there is one of this id; in a context with an idempotency key that one is the
@@ -74,19 +74,20 @@ impl<S: Saga> Sagas<S> {
         self.start_in(CommandContext::new(), id, about).await
     }
 
-    /// Starts a saga in a context: [caused by an event](Self::because), say.
+    /// Starts a saga in a context: [caused by an event](Self::because), say. An idempotency key in it stands for this start
+    /// alone: signals may be sent under the same.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_in(&self, context: CommandContext, id: &str, about: S) -> Told {
-        if id.len() > ID_BYTES_MAX {
+        if escaped(id).len() > ID_BYTES_MAX {
             return Err(InvalidInput::new("saga", format!("its id has at most {ID_BYTES_MAX} bytes")).into());
         }
-        self.tell(context, id, Tell::Start(about)).await
+        self.tell(keyed(context, "start")?, id, Tell::Start(about)).await
     }
 
     /// Sends a saga a signal, which a step of that name waits for, or will. One that is over, or was never started, takes
-    /// none.
+    /// none, and none is nested more than 100 levels deep.
     ///
     /// # Errors
     /// [`SagaError`]; those of the store.
@@ -94,7 +95,7 @@ impl<S: Saga> Sagas<S> {
         self.signal_in(CommandContext::new(), id, name, value).await
     }
 
-    /// Sends a signal in a context.
+    /// Sends a signal in a context. An idempotency key in it stands for the signals of this name alone.
     ///
     /// # Errors
     /// As [`signal`](Self::signal).
@@ -106,11 +107,11 @@ impl<S: Saga> Sagas<S> {
         value: &(impl Serialize + Sync),
     ) -> Told {
         let value = serde_json::to_value(value).map_err(|error| InvalidInput::new("signal", error.to_string()))?;
-        self.tell(context, id, Tell::Signal { name: name.into(), value }).await
+        self.tell(keyed(context, &format!("signal:{name}"))?, id, Tell::Signal { name: name.into(), value }).await
     }
 
     /// The context for what a saga is told because of an event: correlated with it, caused by it, and once for ever,
-    /// however often the event comes.
+    /// however often the event comes: one start, and one signal of a name.
     ///
     /// # Errors
     /// None that an event's id leads to.
@@ -150,10 +151,11 @@ impl<S: Saga> Sagas<S> {
         self.tell(CommandContext::new(), id, Tell::Compensate { reason: reason.into() }).await
     }
 
-    /// As an operator: ends a saga as it stands.
+    /// As an operator: ends a saga as it stands, wherever that is, also one that this code can't read. What is under way may
+    /// still happen.
     ///
     /// # Errors
-    /// [`SagaError::NotStuck`]; those of the store.
+    /// [`SagaError::Ended`]; those of the store.
     pub async fn give_up(&self, id: &str, reason: &str) -> Told {
         self.tell(CommandContext::new(), id, Tell::GiveUp { reason: reason.into() }).await
     }
@@ -174,10 +176,13 @@ impl<S: Saga> Sagas<S> {
     /// # use serde::{Deserialize, Serialize};
     /// # use serde_json::Value;
     /// # #[derive(Clone, Serialize, Deserialize)] struct Trip;
+    /// # #[derive(Serialize, Deserialize)] enum Effect { GetVisa, CancelVisa }
     /// # impl Saga for Trip {
     /// #     const NAME: &'static str = "trip";
-    /// #     type Effect = ();
-    /// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new().step(Step::new("visa", ())) }
+    /// #     type Effect = Effect;
+    /// #     fn plan(&self, _: &Past) -> Plan<Effect> {
+    /// #         Plan::new().step(Step::new("visa", Effect::GetVisa).undo(Effect::CancelVisa))
+    /// #     }
     /// # }
     /// # #[derive(Clone, Serialize, Deserialize)] struct Visa;
     /// # impl Saga for Visa {
@@ -190,11 +195,18 @@ impl<S: Saga> Sagas<S> {
     /// }
     ///
     /// impl Perform<Trip> for Agency {
-    ///     async fn perform(&self, (): (), call: &Call) -> Result<Value, Failure> {
-    ///         self.visas.child(call, &format!("of-{}", call.saga()), Visa).await
+    ///     async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+    ///         let id = format!("of-{}", call.saga());
+    ///         match effect {
+    ///             Effect::GetVisa => self.visas.child(call, &id, Visa).await,
+    ///             Effect::CancelVisa => self.visas.cancel_child(call, &id).await,
+    ///         }
     ///     }
     /// }
     /// ```
+    ///
+    /// A child goes on when its parent is cancelled or has no time left, unless the step is undone by
+    /// [`cancel_child`](Self::cancel_child).
     ///
     /// # Errors
     /// The step's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
@@ -210,6 +222,25 @@ impl<S: Saga> Sagas<S> {
             Some(given_up @ Outcome::GivenUp { .. }) => {
                 Err(Failure::unsure(format!("{}-{id} was {given_up}", S::NAME)))
             }
+        }
+    }
+
+    /// Undoes a [child](Self::child), in the performer of the step's undo: cancels it, and lets the undo wait until it has
+    /// ended. Refused where it can't be cancelled, or has completed: then an operator is asked.
+    ///
+    /// # Errors
+    /// The undo's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
+    pub async fn cancel_child(&self, call: &Call, id: &str) -> Result<Value, Failure> {
+        let reason = format!("{} is undone", call.key());
+        match self.tell(call.command()?, id, Tell::Cancel { reason }).await {
+            Ok(_) | Err(CommandError::Rejected(SagaError::Stale | SagaError::Ended)) => {}
+            Err(CommandError::Rejected(SagaError::NotStarted)) => return Ok(Value::Null),
+            Err(error) => return Err(error.into()),
+        }
+        match self.load(id).await.map_err(Failure::unsure)?.outcome() {
+            None => Err(Failure::NotNow(CHILD_EVERY)),
+            Some(Outcome::Compensated) => Ok(Value::Null),
+            Some(outcome) => Err(Failure::refused(format!("{}-{id} was {outcome}", S::NAME))),
         }
     }
 
@@ -267,9 +298,25 @@ impl<S: Saga> Sagas<S> {
 
     pub(crate) fn key(id: &str, step: &str, act: Act) -> String {
         match act {
-            Act::Do => format!("{}-{id}/{step}", S::NAME),
-            Act::Undo => format!("{}-{id}/{step}/undo", S::NAME),
+            Act::Do => format!("{}-{}/{}", S::NAME, escaped(id), escaped(step)),
+            Act::Undo => format!("{}-{}/{}/undo", S::NAME, escaped(id), escaped(step)),
         }
+    }
+}
+
+/// A part of a key, in which a `/` would be taken for the next.
+pub(crate) fn escaped(part: &str) -> Cow<'_, str> {
+    match part.contains(['/', '%']) {
+        true => part.replace('%', "%25").replace('/', "%2F").into(),
+        false => part.into(),
+    }
+}
+
+/// A context whose key, where it has one, stands for one of the things that a saga may be told under it.
+fn keyed(context: CommandContext, tell: &str) -> Result<CommandContext, InvalidInput> {
+    match context.idempotency_key().map(|key| format!("{key}/{tell}")) {
+        Some(key) => context.with_idempotency_key(key),
+        None => Ok(context),
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use futures::future::join_all;
-use indelible_core::{AnyStore, AsStore};
-use indelible_projections::{Running, StartError, Worker, WorkerId};
+use indelible_core::{AnyStore, AsStore, InvalidInput};
+use indelible_projections::{ProjectionId, Running, StartError, Worker, WorkerId};
 use tokio::{
     sync::Notify,
     task::JoinHandle,
@@ -28,7 +28,7 @@ mod errands;
 pub struct SagaOptions {
     /// The most calls at once, for each type of saga: 256.
     pub calls_max: usize,
-    /// How long an agenda is left alone at the most: 500 ms. Who hears of entries looks at once.
+    /// How long an agenda is left alone at the most, and how often it is heard what time it is by the log: 500 ms. Who hears of entries looks at once.
     pub look_every: Duration,
 }
 
@@ -86,7 +86,7 @@ pub struct SagaWorker {
     agendas: Worker,
     options: SagaOptions,
     clock: Arc<dyn Clock>,
-    offices: Vec<OpenOffice>,
+    offices: Vec<(ProjectionId, OpenOffice)>,
 }
 
 type OpenOffice = Box<dyn FnOnce(Arc<Running>, SagaOptions, Arc<dyn Clock>) -> Errand + Send>;
@@ -138,24 +138,29 @@ impl SagaWorker {
     pub fn add<S: Saga, M: AgendaModel>(mut self, model: &M, performer: impl Perform<S>) -> Self {
         let bell = Arc::new(Notify::new());
         self.agendas = self.agendas.add(model, Agenda::<S>::new(bell.clone()));
-        let (model, sagas) = (model.clone(), Sagas::new(&self.store));
-        self.offices.push(Box::new(move |agendas, options, clock| {
+        let (store, model, sagas) = (self.store.clone(), model.clone(), Sagas::new(&self.store));
+        let open: OpenOffice = Box::new(move |agendas, options, clock| {
             let draining = Arc::new(AtomicBool::new(false));
             let desk = Desk { sagas, performer };
-            let office = Office { desk, model, clock, options };
+            let office = Office { desk, store, model, clock, options };
             let errands = Errands::new(office, agendas, bell.clone(), draining.clone());
             Errand { draining, bell, task: tokio::spawn(errands.run()) }
-        }));
+        });
+        self.offices.push((ProjectionId::of::<Agenda<S>>(), open));
         self
     }
 
     /// Starts.
     ///
     /// # Errors
-    /// [`StartError`], as of a projections' worker.
+    /// [`StartError`], as of a projections' worker; and where no call at all is allowed at once.
     pub async fn start(self) -> Result<RunningSagas, StartError> {
+        if let (0, Some((agenda, _))) = (self.options.calls_max, self.offices.first()) {
+            let cause = InvalidInput::new("sagas", "calls_max is 0, and nothing would be done");
+            return Err(StartError { projection: agenda.clone(), cause: cause.into() });
+        }
         let agendas = Arc::new(self.agendas.start().await?);
-        let errands = self.offices.into_iter().map(|open| open(agendas.clone(), self.options, self.clock.clone()));
+        let errands = self.offices.into_iter().map(|(_, open)| open(agendas.clone(), self.options, self.clock.clone()));
         Ok(RunningSagas { errands: errands.collect(), agendas })
     }
 }
@@ -171,6 +176,12 @@ impl RunningSagas {
     /// The projections of the agendas, to see how far they are and to wait for them.
     pub fn agendas(&self) -> &Running {
         &self.agendas
+    }
+
+    /// Whether all of it runs: the agendas, as [`Running::is_alive`] says, and what has done what is due. Where it doesn't,
+    /// nothing but another start helps.
+    pub fn is_alive(&self) -> bool {
+        self.agendas.is_alive() && self.errands.iter().all(|errand| !errand.task.is_finished())
     }
 
     /// Begins nothing more, awaits the calls that are under way, and gives the partitions back. `false` for what takes

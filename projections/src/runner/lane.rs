@@ -117,13 +117,14 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 
     async fn work(&mut self, share: &Share<P::Event>, looked_to: Token, hurries: bool) -> Result<(), Trouble> {
-        let mut steps = share.steps(self.shared.options.batch_events_max).peekable();
+        let batch_events_max = self.shared.options.batch_events_max.min(P::BATCH_EVENTS_MAX);
+        let mut steps = share.steps(batch_events_max).peekable();
         while let Some(step) = steps.next() {
             let end = step.last().map_or(looked_to, |last| self.token(last));
             let to = if steps.peek().is_some() { end } else { looked_to };
             match step {
                 Step::Undecodable(undecodable) => self.undecodable(undecodable).await?,
-                Step::Batch(batch) if self.attempts > 0 => self.one_by_one(batch).await?,
+                Step::Batch(batch) if self.attempts > 0 || self.is_careful() => self.one_by_one(batch).await?,
                 Step::Batch(batch) => match self.transact(batch, to).await {
                     Err(Trouble::Events(_)) if batch.len() > 1 => self.one_by_one(batch).await?,
                     Err(Trouble::Events(error)) => self.failed(&batch[0].recorded, error).await?,
@@ -136,6 +137,11 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
             true => self.transact(&[], looked_to).await,
             false => Ok(()),
         }
+    }
+
+    /// Whether an outage may be the doing of one event, as it can be where handlers do something outside.
+    fn is_careful(&self) -> bool {
+        self.outages > 0 && P::BATCH_EVENTS_MAX < usize::MAX
     }
 
     /// Finds the event that a batch fails by, with a transaction for each.

@@ -6,7 +6,8 @@ use indelible_projections::{Partition, ReadModel, ReadModelError, memory::Memory
 use super::{Agenda, Entry, Item, due_in_tables, put_in_tables, remove_from_tables};
 use crate::Saga;
 
-/// A read model that can keep agendas. What it keeps of an entry is found by partition and time.
+/// A read model that can keep agendas, and dead letters: what can't be read is parked. What it keeps of an entry is found by
+/// partition and time.
 pub trait AgendaModel: ReadModel {
     /// What makes room for an agenda: [`Project::SETUP`](indelible_projections::Project::SETUP).
     const SETUP_AGENDA: &'static str = "";
@@ -28,14 +29,15 @@ pub trait AgendaModel: ReadModel {
         item: &Item,
     ) -> impl Future<Output = Result<(), Cause>> + Send;
 
-    /// Up to `limit` entries of a partition, the earliest first, whether their time has come or not; and what time it is,
-    /// where the database has a clock of its own.
+    /// Up to `limit` entries of a partition by time, saga and item, those after `after`, whether their time has come or
+    /// not; and what time it is, where the database has a clock of its own.
     ///
     /// # Errors
     /// Those of the database.
     fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        after: Option<&Entry>,
         limit: usize,
     ) -> impl Future<Output = Result<(Vec<Entry>, Option<Timestamp>), ReadModelError>> + Send;
 }
@@ -52,8 +54,9 @@ impl AgendaModel for MemoryModel {
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
-        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, limit)?, None))
+        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, after, limit)?, None))
     }
 }

@@ -1,5 +1,7 @@
 //! An agenda in typed tables: two rows an entry, by what it is and by when it is due.
 
+use std::ops::Bound;
+
 use indelible_core::Timestamp;
 use indelible_projections::{Partition, ReadModelError, ReadTables, Table, WriteTables};
 
@@ -40,10 +42,18 @@ pub fn remove_from_tables(tx: &mut impl WriteTables, saga: &str, item: &Item) ->
 pub fn due_in_tables(
     tables: &impl ReadTables,
     partition: Partition,
+    after: Option<&Entry>,
     limit: usize,
 ) -> Result<Vec<Entry>, ReadModelError> {
-    let rows = tables.scan_prefix(&DUE, &partition.0, limit)?;
+    let rows = match after {
+        None => tables.scan_prefix(&DUE, &partition.0, limit)?,
+        Some(after) => {
+            let after = (partition.0, after.due, (after.saga.clone(), after.item.to_string()));
+            tables.scan(&DUE, (Bound::Excluded(after), Bound::Unbounded), limit)?
+        }
+    };
     rows.into_iter()
+        .take_while(|((of, ..), _)| *of == partition.0)
         .map(|((_, due, (saga, item)), attempt)| {
             let item =
                 item.parse::<Item>().map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;

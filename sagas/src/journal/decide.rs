@@ -37,6 +37,9 @@ pub enum SagaError {
     /// This code can't read what its journal holds. It stays where it is until other code can.
     #[error("the saga can't be read: {0}")]
     Unread(String),
+    /// The log could not give back what it is told.
+    #[error("what the saga is told can't be kept: {0}")]
+    Unwritable(String),
     /// Its plan contradicts itself, or its effects can't be written down. It stays where it is until that is mended.
     #[error("the saga's plan can't be followed: {0}")]
     Plan(String),
@@ -90,7 +93,7 @@ impl<S: Saga> Journal<S> {
             return Ok(Due::Nothing);
         };
         let act = match item {
-            Item::Timeout(_) if track.is_running() && !track.timed_out => return Ok(Due::TimeOut),
+            Item::Timeout(_) if self.may_time_out(item.step(), attempt) => return Ok(Due::TimeOut),
             Item::Timeout(_) => return Ok(Due::Nothing),
             Item::Do(_) => Act::Do,
             Item::Undo(_) => Act::Undo,
@@ -124,13 +127,18 @@ impl<S: Saga> Journal<S> {
     fn told(&self, tell: &Tell<S>, id: &str, correlation: CorrelationId) -> Result<SagaEvent, SagaError> {
         match (&self.about, tell) {
             (About::Nothing, Tell::Start(about)) => {
-                let about = serde_json::to_value(about).map_err(|error| SagaError::Plan(error.to_string()))?;
+                let about = serde_json::to_value(about).map_err(|error| SagaError::Unwritable(error.to_string()))?;
+                kept(&about).map_err(SagaError::Unwritable)?;
                 return Ok(SagaEvent::Started { version: S::VERSION, about, correlation });
             }
             (About::Nothing, _) => return Err(SagaError::NotStarted),
             (_, Tell::Start(_)) => return Err(SagaError::AlreadyStarted),
+            _ if self.outcome.is_some() => return Err(SagaError::Ended),
+            // The way out of anything.
+            (_, Tell::GiveUp { reason }) => {
+                return Ok(SagaEvent::Ended { outcome: Outcome::GivenUp { reason: reason.clone() } });
+            }
             (About::Unread(error), _) => return Err(SagaError::Unread(error.clone())),
-            (About::This(_), _) if self.outcome.is_some() => return Err(SagaError::Ended),
             (About::This(_), _) => {}
         }
         match tell {
@@ -139,9 +147,14 @@ impl<S: Saga> Journal<S> {
             Tell::Awake { step, attempt } if self.waits_for(Act::Do, step, *attempt) && self.sleeps(step) => {
                 Ok(SagaEvent::StepDone { step: step.clone(), result: Value::Null })
             }
-            Tell::TimeOut { step } if self.may_time_out(step) => Ok(SagaEvent::TimedOut { step: step.clone() }),
+            Tell::TimeOut { step, since } if self.may_time_out(step, *since) => {
+                Ok(SagaEvent::TimedOut { step: step.clone() })
+            }
             Tell::Awake { .. } | Tell::TimeOut { .. } => Err(SagaError::Stale),
-            Tell::Signal { name, value } => Ok(SagaEvent::Signalled { name: name.clone(), value: value.clone() }),
+            Tell::Signal { name, value } => {
+                kept(value).map_err(SagaError::Unwritable)?;
+                Ok(SagaEvent::Signalled { name: name.clone(), value: value.clone() })
+            }
             Tell::Cancel { .. } if self.compensating || self.cancelled.is_some() => Err(SagaError::Stale),
             Tell::Cancel { .. } if self.stuck.is_some() => Err(SagaError::Stuck),
             Tell::Cancel { .. } if self.is_past_pivot(&self.plan()?) => Err(SagaError::PastPivot),
@@ -156,12 +169,12 @@ impl<S: Saga> Journal<S> {
         self.past.track(step).is_some_and(|track| track.effect.is_none() && !track.signal)
     }
 
-    fn may_time_out(&self, step: &str) -> bool {
+    fn may_time_out(&self, step: &str, since: u32) -> bool {
         #[cfg(feature = "bugs")]
         if crate::bugs::is(crate::bugs::Bug::FiresWithoutExpectedVersion) {
             return true;
         }
-        self.past.track(step).is_some_and(|track| track.is_running() && !track.timed_out)
+        self.past.track(step).is_some_and(|track| track.is_running() && !track.timed_out && track.since == since)
     }
 
     /// What becomes of a step by an attempt.
@@ -174,22 +187,27 @@ impl<S: Saga> Journal<S> {
         id: &str,
     ) -> Result<SagaEvent, SagaError> {
         let name = step.to_owned();
-        let (error, maybe) = match (act, result) {
+        let (error, again, maybe) = match (act, result) {
             #[cfg(feature = "bugs")]
             (Act::Undo, Ok(_)) if attempt == 1 && crate::bugs::is(crate::bugs::Bug::CompensatesTwice) => {
                 return Ok(SagaEvent::AttemptFailed { step: name, act, attempt, error: String::new(), after_ms: 0 });
             }
-            (Act::Do, Ok(result)) => return Ok(SagaEvent::StepDone { step: name, result: result.clone() }),
+            (Act::Do, Ok(result)) => match kept(result) {
+                Ok(()) => return Ok(SagaEvent::StepDone { step: name, result: result.clone() }),
+                // It has happened, and what it answered is as good as lost.
+                Err(error) => (format!("its answer can't be kept: {error}"), true, true),
+            },
             (Act::Undo, Ok(_)) => return Ok(SagaEvent::Undone { step: name }),
-            (_, Err(Failure::Refused(error))) => (error.clone(), false),
-            (_, Err(Failure::Unsure(error))) => (error.clone(), true),
+            // An attempt before it may have happened, or a call that was given up may yet.
+            (_, Err(Failure::Refused(error))) => (error.clone(), false, self.is_unsure_of(step)),
+            (_, Err(Failure::Unsure(error))) => (error.clone(), true, true),
             // It was not tried, so nothing can have come of it; whoever performs it waits, and doesn't tell.
             (_, Err(Failure::NotNow(_))) => return Err(SagaError::Stale),
         };
         let retry = self.plan()?.find(step).map_or(Retry::DEFAULT, |step| step.retry);
         let stopping = act == Act::Do && self.past.track(step).is_some_and(|track| track.stopping);
         Ok(match act {
-            _ if maybe && !stopping && attempt < retry.attempts_max => {
+            _ if again && !stopping && attempt < retry.attempts_max => {
                 let after_ms = pause(&retry, attempt, &format!("{id}/{step}/{act}"));
                 SagaEvent::AttemptFailed { step: name, act, attempt, error, after_ms }
             }
@@ -198,12 +216,20 @@ impl<S: Saga> Journal<S> {
         })
     }
 
+    /// Whether an attempt at a step may have had its effect.
+    fn is_unsure_of(&self, step: &str) -> bool {
+        #[cfg(feature = "bugs")]
+        if crate::bugs::is(crate::bugs::Bug::ForgetsLostAttempts) {
+            return false;
+        }
+        self.past.track(step).is_some_and(|track| track.unsure)
+    }
+
     /// What an operator says, where the saga is stuck.
     fn operated(&self, tell: &Tell<S>) -> Result<SagaEvent, SagaError> {
         let (step, act) = self.stuck.clone().ok_or(SagaError::NotStuck)?;
         Ok(match tell {
             Tell::Skip { reason } => SagaEvent::Skipped { step, act, reason: reason.clone() },
-            Tell::GiveUp { reason } => SagaEvent::Ended { outcome: Outcome::GivenUp { reason: reason.clone() } },
             Tell::Compensate { .. } if self.compensating => return Err(SagaError::Stale),
             Tell::Compensate { reason } => SagaEvent::Compensating { reason: reason.clone() },
             _ => {
@@ -213,7 +239,8 @@ impl<S: Saga> Journal<S> {
                     // What the plan didn't tell how to undo.
                     _ => 0,
                 };
-                SagaEvent::Retried { step, act, attempt }
+                let timeout_ms = self.past.track(&step).and_then(|track| track.timeout_ms).filter(|_| act == Act::Do);
+                SagaEvent::Retried { step, act, attempt, timeout_ms }
             }
         })
     }
@@ -226,12 +253,31 @@ impl<S: Saga> Journal<S> {
             About::Unread(error) => return Err(SagaError::Unread(error.clone())),
         };
         let plan = about.plan(&self.past);
-        match (self.past.misread(), plan.fault()) {
+        // Nobody would wait for it any more, and it could end beside.
+        let lost = || self.past.tracks.iter().find(|track| track.is_running() && plan.find(&track.step).is_none());
+        let fault =
+            || plan.fault().or_else(|| Some(format!("it has no step {} any more, which has begun", lost()?.step)));
+        match (self.past.misread(), fault()) {
             (Some(misread), _) => Err(SagaError::Unread(misread.to_owned())),
             (_, Some(fault)) => Err(SagaError::Plan(fault)),
             (None, None) => Ok(plan),
         }
     }
+}
+
+/// How deep a value may be nested. JSON is read 127 levels deep, and events and snapshots have some of their own.
+const LEVELS_MAX: usize = 100;
+
+/// Whether the log gives a value back.
+pub(super) fn kept(value: &Value) -> Result<(), String> {
+    fn fits(value: &Value, levels: usize) -> bool {
+        match value {
+            Value::Array(values) => levels > 0 && values.iter().all(|value| fits(value, levels - 1)),
+            Value::Object(fields) => levels > 0 && fields.values().all(|value| fits(value, levels - 1)),
+            _ => true,
+        }
+    }
+    fits(value, LEVELS_MAX).then_some(()).ok_or_else(|| format!("it is nested more than {LEVELS_MAX} levels deep"))
 }
 
 /// The pause before the next attempt, in milliseconds. Its jitter is the saga's own, and always the same: deciding is pure.

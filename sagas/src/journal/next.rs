@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Journal, SagaError};
+use super::{Journal, SagaError, decide::kept};
 use crate::{
     Act, Outcome, Plan, Saga, SagaEvent, Task,
     past::{Track, Way},
@@ -15,7 +15,10 @@ impl<S: Saga> Journal<S> {
     /// # Errors
     /// [`SagaError`] where the plan can't be told.
     pub(crate) fn next(&self) -> Result<Option<SagaEvent>, SagaError> {
-        if self.outcome.is_some() || self.stuck.is_some() {
+        if self.outcome.is_some() {
+            return Ok(self.let_go());
+        }
+        if self.stuck.is_some() {
             return Ok(None);
         }
         let plan = self.plan()?;
@@ -30,6 +33,9 @@ impl<S: Saga> Journal<S> {
             return Ok(None);
         }
         if let Some(reason) = given_up {
+            if let Some(unsure) = self.pivot_unsure(&plan) {
+                return Ok(Some(unsure));
+            }
             return Ok(Some(SagaEvent::Compensating { reason: format!("cancelled: {reason}") }));
         }
         for stage in &plan.stages {
@@ -44,6 +50,26 @@ impl<S: Saga> Journal<S> {
     pub(super) fn is_past_pivot(&self, plan: &Plan<S::Effect>) -> bool {
         let pivot = plan.pivot_name().and_then(|pivot| self.past.track(pivot));
         pivot.is_some_and(|track| matches!(track.way, Way::Done { .. } | Way::Skipped))
+    }
+
+    /// What was under way when it was given up is not waited for, and not due any more.
+    fn let_go(&self) -> Option<SagaEvent> {
+        self.past.tracks.iter().find_map(|track| {
+            let (step, error) = (track.step.clone(), "given up".into());
+            match &track.undo {
+                _ if track.is_running() => Some(SagaEvent::StepFailed { step, error, maybe: track.effect.is_some() }),
+                Some((_, Way::Running { .. })) => Some(SagaEvent::UndoFailed { step, error }),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether a pivot that nobody can undo has happened must not be guessed: an operator is asked.
+    fn pivot_unsure(&self, plan: &Plan<S::Effect>) -> Option<SagaEvent> {
+        let pivot = plan.pivot_name().and_then(|pivot| plan.find(pivot)).filter(|pivot| pivot.undo.is_none())?;
+        let track = self.past.track(&pivot.name)?;
+        let Way::Failed { error, maybe: true, .. } = &track.way else { return None };
+        Some(SagaEvent::NeedsIntervention { step: track.step.clone(), act: Act::Do, error: error.clone() })
     }
 
     /// A step that waits for a signal which is there; or one that goes on though it isn't wanted any more.
@@ -81,23 +107,19 @@ impl<S: Saga> Journal<S> {
         if stage.iter().filter_map(|step| self.past.track(&step.name)).any(Track::is_running) {
             return Ok(Some(None));
         }
-        let Some((step, error, maybe)) = failed else { return Ok(None) };
-        // Whether a pivot that nobody can undo has happened must not be guessed.
-        let pivot_unsure =
-            maybe && plan.pivot_name() == Some(step) && plan.find(step).is_some_and(|s| s.undo.is_none());
-        match self.is_past_pivot(plan) || pivot_unsure {
-            true => {
-                let (step, act) = (step.to_owned(), Act::Do);
-                Ok(Some(Some(SagaEvent::NeedsIntervention { step, act, error: error.to_owned() })))
-            }
-            false => Ok(Some(Some(SagaEvent::Compensating { reason: format!("{step} failed: {error}") }))),
+        let Some((step, error)) = failed else { return Ok(None) };
+        if self.is_past_pivot(plan) {
+            let (step, act) = (step.to_owned(), Act::Do);
+            return Ok(Some(Some(SagaEvent::NeedsIntervention { step, act, error: error.to_owned() })));
         }
+        let compensating = || SagaEvent::Compensating { reason: format!("{step} failed: {error}") };
+        Ok(Some(Some(self.pivot_unsure(plan).unwrap_or_else(compensating))))
     }
 
     /// The first step of a stage that has failed.
-    fn failed<'a>(&'a self, stage: &'a [Step<S::Effect>]) -> Option<(&'a str, &'a str, bool)> {
+    fn failed<'a>(&'a self, stage: &'a [Step<S::Effect>]) -> Option<(&'a str, &'a str)> {
         stage.iter().find_map(|step| match &self.past.track(&step.name)?.way {
-            Way::Failed { error, maybe, .. } => Some((step.name.as_ref(), error.as_str(), *maybe)),
+            Way::Failed { error, .. } => Some((step.name.as_ref(), error.as_str())),
             _ => None,
         })
     }
@@ -137,5 +159,7 @@ fn started<E: serde::Serialize>(step: &Step<E>) -> Result<SagaEvent, SagaError> 
 }
 
 fn written<E: serde::Serialize>(effect: &E) -> Result<Value, SagaError> {
-    serde_json::to_value(effect).map_err(|error| SagaError::Plan(error.to_string()))
+    let effect = serde_json::to_value(effect).map_err(|error| SagaError::Plan(error.to_string()))?;
+    kept(&effect).map_err(|error| SagaError::Plan(format!("an effect can't be kept: {error}")))?;
+    Ok(effect)
 }

@@ -31,6 +31,8 @@ pub enum Tell<S> {
     TimeOut {
         /// Whose.
         step: String,
+        /// The attempt that it runs from: more than the first where an operator had the step tried again.
+        since: u32,
     },
     /// A signal.
     Signal {
@@ -56,7 +58,7 @@ pub enum Tell<S> {
         /// Why.
         reason: String,
     },
-    /// By an operator: to end as it stands.
+    /// By an operator: to end as it stands, wherever that is.
     GiveUp {
         /// Why.
         reason: String,

@@ -150,6 +150,7 @@ impl<'a, S: Saga> Run<'a, S> {
         let mut faults = self.outside.faults();
         faults.extend(fault);
         faults.extend(wrongly_undone(&journal));
+        faults.extend(left_behind(&journal, &self.outside.happened()));
         let tracks = journal.past().tracks.iter();
         // How often something was tried may differ, what it came to may not.
         let end = End {
@@ -181,6 +182,19 @@ fn wrongly_undone<S: Saga>(journal: &Journal<S>) -> Vec<String> {
         (expected != found).then(|| format!("{} ended as {:?}, undone: {found}", track.step, track.way))
     });
     wrong.collect()
+}
+
+/// Steps that happened outside, and were not undone there though they can be.
+fn left_behind<S: Saga>(journal: &Journal<S>, happened: &BTreeSet<String>) -> Vec<String> {
+    let Some(about) = journal.about().filter(|_| journal.standing() == Standing::Ended(crate::Outcome::Compensated))
+    else {
+        return Vec::new();
+    };
+    let plan = about.plan(journal.past());
+    let has = |step: &str, act| happened.contains(&Sagas::<S>::key(ID, step, act));
+    let undoable = plan.steps().filter(|step| step.undo.is_some()).map(|step| step.name.as_ref());
+    let left = undoable.filter(|step| has(step, Act::Do) && !has(step, Act::Undo));
+    left.map(|step| format!("{step} happened outside, and was not undone there")).collect()
 }
 
 /// One process that works on a run.

@@ -82,7 +82,8 @@ impl<S: Saga> Given<S> {
     #[track_caller]
     #[must_use]
     pub fn when_timed_out(self, step: &str) -> Self {
-        self.tell(Tell::TimeOut { step: step.into() })
+        let since = self.journal.past().track(step).map_or(1, |track| track.since);
+        self.tell(Tell::TimeOut { step: step.into(), since })
     }
 
     /// A signal comes.

@@ -106,6 +106,8 @@ fn answers(random: &mut StdRng, attempts: u32, fails: f64) -> Vec<Answer> {
     while answers.len() < attempts as usize - 1 && random.random_bool(0.3) {
         answers.push([Answer::Lost, Answer::Silent].choose(random).unwrap().clone());
     }
+    // What fails after an answer was lost is what is easily got wrong.
+    let fails = if answers.is_empty() { fails } else { 3.0 * fails };
     let last = match random.random_bool(fails) {
         true => [Answer::Refused, Answer::Lost, Answer::Silent].choose(random).unwrap().clone(),
         false => Answer::Done(json!(random.random_range(0..100))),
@@ -147,6 +149,7 @@ async fn seeded_bugs_are_found() {
         Bug::TimerInMemoryOnly,
         Bug::FiresWithoutExpectedVersion,
         Bug::CompensatesTwice,
+        Bug::ForgetsLostAttempts,
     ] {
         choose(Some(bug));
         let mut found = None;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use indelible_core::CorrelationId;
 use indelible_sagas::{
-    Act, Outcome, Past, Plan, Retry, Saga, SagaError, SagaEvent, Step, Tell,
+    Act, Journal, Outcome, Past, Plan, Retry, Saga, SagaError, SagaEvent, Step, Tell,
     testing::{check_recorded, given},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::trip::{Effect, Trip};
 
@@ -145,6 +147,123 @@ fn whether_a_pivot_happened_is_not_guessed() {
         unsure().tell(Tell::Compensate { reason: "the bank says no".into() }).then_undoes([cancel("car", Some("C1"))]);
 }
 
+/// A step that was tried again by an operator has its whole time again; the timeout of before, from a worker that was
+/// thought dead, counts for nothing.
+#[test]
+fn a_timeout_of_before_a_retry_counts_for_nothing() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Paid;
+    impl Saga for Paid {
+        const NAME: &'static str = "paid";
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            let hour = Duration::from_secs(3600);
+            Plan::new().pivot(Step::new("pay", ())).step(Step::signal("receipt").timeout(hour))
+        }
+    }
+    let retried = given(Paid)
+        .when_done("pay", ())
+        .when_timed_out("receipt")
+        .then_needs_intervention("receipt", Act::Do)
+        .tell(Tell::Retry)
+        .then_rejects(Tell::TimeOut { step: "receipt".into(), since: 1 }, SagaError::Stale)
+        .when_timed_out("receipt")
+        .then_needs_intervention("receipt", Act::Do);
+    assert_eq!(check_recorded::<Paid>(retried.events()), Ok(()));
+}
+
+/// It can be given up anywhere; what was under way then is told to be so.
+#[test]
+fn what_is_given_up_is_not_waited_for() {
+    let gone = given(trip())
+        .when_done("flight", "F1")
+        .when_done("hotel", "H1")
+        .tell(Tell::GiveUp { reason: "bankrupt".into() })
+        .then_does([]);
+    let left = SagaEvent::StepFailed { step: "car".into(), error: "given up".into(), maybe: true };
+    assert_eq!(gone.events().last(), Some(&left));
+    assert_eq!(check_recorded::<Trip>(gone.events()), Ok(()));
+    gone.then_ends(Outcome::GivenUp { reason: "bankrupt".into() });
+}
+
+/// The first attempt may have happened, whatever comes of the second.
+#[test]
+fn a_refusal_after_a_lost_answer_is_undone() {
+    let _ = given(trip())
+        .when_unsure("flight", "the answer was lost")
+        .when_refused("flight", "it is booked already")
+        .then_undoes([cancel("flight", None)]);
+    let _ = given(trip())
+        .when_done("flight", "F1")
+        .when_done("hotel", "H1")
+        .when_done("car", "C1")
+        .when_unsure("pay", "the answer was lost")
+        .when_refused("pay", "it is paid already")
+        .then_needs_intervention("pay", Act::Do);
+}
+
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(Value::Null, |value, _| Value::Array(vec![value]))
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Deep {
+    about: Value,
+    levels: usize,
+}
+
+impl Saga for Deep {
+    const NAME: &'static str = "deep";
+    type Effect = Value;
+    fn plan(&self, _: &Past) -> Plan<Value> {
+        Plan::new().step(Step::new("dive", nested(self.levels)))
+    }
+}
+
+/// What the log could not give back would poison its journal.
+#[test]
+fn what_cannot_be_kept_is_not_written() {
+    let loan = || given(Loan { cooling_off: false });
+    let signal = |levels| Tell::Signal { name: "note".into(), value: nested(levels) };
+    let error = "it is nested more than 100 levels deep".to_owned();
+    let signed = || loan().when_signalled("signed", false);
+    let _ = signed().tell(signal(100)).then_rejects(signal(101), SagaError::Unwritable(error));
+    let _ = signed().when_done("pay out", nested(100)).then_ends(Outcome::Completed);
+    let start = |about, levels| {
+        let deep = Deep { about: nested(about), levels };
+        Journal::default().decide(&Tell::Start(deep), "1", CorrelationId::new()).map(|_| ())
+    };
+    assert_eq!(start(99, 100), Ok(()));
+    assert!(matches!(start(100, 100), Err(SagaError::Unwritable(_))));
+    assert!(matches!(start(99, 101), Err(SagaError::Plan(_))));
+    let answered = given(trip()).when_done("flight", nested(101)).then_does([book("flight")]);
+    assert!(matches!(answered.events().last(), Some(SagaEvent::AttemptFailed { .. })), "it happened, and is unsure");
+}
+
+#[test]
+fn whether_a_pivot_happened_is_not_guessed_when_cancelled() {
+    let cancelled = || {
+        given(trip())
+            .when_done("flight", "F1")
+            .when_done("hotel", "H1")
+            .when_done("car", "C1")
+            .when_unsure("pay", "the answer was lost")
+            .when_cancelled("ill")
+            .when_unsure("pay", "it is not tried again")
+            .then_needs_intervention("pay", Act::Do)
+    };
+    let paid = cancelled().tell(Tell::Retry).then_does([("pay", Effect::Charge)]).when_done("pay", ());
+    let paid = paid.then_does([("tickets", Effect::SendTickets)]);
+    assert_eq!(check_recorded::<Trip>(paid.events()), Ok(()));
+    let _ = cancelled().tell(Tell::Retry).when_cancelled("still ill").then_does([("pay", Effect::Charge)]);
+    let _ = cancelled()
+        .tell(Tell::Skip { reason: "the bank says yes".into() })
+        .then_does([("tickets", Effect::SendTickets)]);
+    let _ = cancelled()
+        .tell(Tell::Compensate { reason: "the bank says no".into() })
+        .then_undoes([cancel("car", Some("C1"))]);
+}
+
 #[test]
 fn outcomes_that_come_twice_or_too_late_count_for_nothing() {
     let outcome = |attempt| Tell::Outcome { step: "flight".into(), act: Act::Do, attempt, result: Ok("F2".into()) };
@@ -154,7 +273,7 @@ fn outcomes_that_come_twice_or_too_late_count_for_nothing() {
         .then_rejects(outcome(1), SagaError::Stale)
         .when_done("flight", "F1")
         .then_rejects(outcome(2), SagaError::Stale)
-        .then_rejects(Tell::TimeOut { step: "flight".into() }, SagaError::Stale)
+        .then_rejects(Tell::TimeOut { step: "flight".into(), since: 1 }, SagaError::Stale)
         .then_rejects(Tell::Start(trip()), SagaError::AlreadyStarted);
 }
 
@@ -249,6 +368,40 @@ fn a_plan_that_contradicts_itself_is_refused() {
     }
     let done = Tell::Outcome { step: "a".into(), act: Act::Do, attempt: 1, result: Ok(().into()) };
     let _ = given(Twice).then_rejects(done, SagaError::Plan("two steps are called a".into()));
+}
+
+#[test]
+fn a_plan_has_one_pivot() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct TwoPivots;
+    impl Saga for TwoPivots {
+        const NAME: &'static str = "two_pivots";
+        type Effect = u8;
+        fn plan(&self, past: &Past) -> Plan<u8> {
+            let plan = Plan::new().pivot(Step::new("a", 1));
+            if past.is_done("a") { plan.pivot(Step::new("b", 2)) } else { plan }
+        }
+    }
+    let done = Tell::Outcome { step: "a".into(), act: Act::Do, attempt: 1, result: Ok(().into()) };
+    let _ = given(TwoPivots).then_rejects(done, SagaError::Plan("two steps are pivots: a and b".into()));
+}
+
+#[test]
+fn a_plan_keeps_the_steps_that_have_begun() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Forgets;
+    impl Saga for Forgets {
+        const NAME: &'static str = "forgets";
+        type Effect = u8;
+        fn plan(&self, past: &Past) -> Plan<u8> {
+            let b = if past.is_done("a") { None } else { Some(Step::new("b", 2)) };
+            Plan::new().side_by_side([Step::new("a", 1)].into_iter().chain(b))
+        }
+    }
+    let done = |step: &str| Tell::Outcome { step: step.into(), act: Act::Do, attempt: 1, result: Ok(().into()) };
+    let fault = "it has no step b any more, which has begun".to_owned();
+    let forgets = given(Forgets).then_rejects(done("a"), SagaError::Plan(fault));
+    let _ = forgets.tell(done("b")).tell(done("a")).then_ends(Outcome::Completed);
 }
 
 /// A change that would break sagas which run is found by replaying what they wrote.

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(600);
 const AT_ONCE: usize = 64;
+const APPENDS: u32 = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 enum CounterEvent {
@@ -160,9 +161,9 @@ async fn pending_timers_cost_appends_nothing() {
         let counters = counters.clone();
         async move {
             let began = Instant::now();
-            let all = (0..2_000).map(|n| counters.execute(format!("{prefix}{n}"), Count).into_future());
+            let all = (0..APPENDS).map(|n| counters.execute(format!("{prefix}{n}"), Count).into_future());
             stream::iter(all).buffer_unordered(AT_ONCE).for_each(|done| async { drop(done.unwrap()) }).await;
-            2_000.0 / began.elapsed().as_secs_f64()
+            f64::from(APPENDS) / began.elapsed().as_secs_f64()
         }
     };
     let running = SagaWorker::new(&store).add(&model, Nobody).start().await.unwrap();

@@ -2,6 +2,8 @@
 
 mod crashes;
 mod decisions;
+mod journals;
 mod load;
 mod running;
 mod trip;
+mod trouble;

@@ -1,7 +1,7 @@
 //! Sagas that run, on stores and read models in memory.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,8 +13,8 @@ use indelible_projections::{
     Envelope, OnFailure, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
 };
 use indelible_sagas::{
-    Call, Circuit, CircuitOptions, Dependency, Failure, Outcome, Past, Perform, Plan, React, Reactor, Saga, SagaEvent,
-    SagaWorker, Sagas, SkippingClock, Step,
+    Act, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React, Reactor,
+    Saga, SagaEvent, SagaWorker, Sagas, SkippingClock, Standing, Step,
     testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,36 @@ async fn a_circuit_opens_probes_and_closes() {
     assert!(a.is_ok() && b.is_ok() && c.is_ok() && matches!(d, Err(Failure::NotNow(_))));
 }
 
+/// Answers to calls from before it opened, and calls that were not tried, say nothing of whether it is up again.
+#[tokio::test(start_paused = true)]
+async fn a_circuit_closes_by_its_probes_alone() {
+    let api = Dependency::new("api", 9, CircuitOptions::default().after_failures(3));
+    let old = || {
+        api.call(async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(())
+        })
+    };
+    let opens = async {
+        for _ in 0..3 {
+            api.call(async { Err::<(), _>(Failure::unsure("down")) }).await.unwrap_err();
+        }
+        assert_eq!(api.circuit(), Circuit::Open);
+    };
+    let (first, second, ()) = tokio::join!(old(), old(), opens);
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(api.circuit(), Circuit::HalfOpen, "nobody has tried");
+    for _ in 0..5 {
+        let not_now = api.call(async { Err::<(), _>(Failure::NotNow(Duration::from_secs(1))) }).await;
+        assert_eq!(not_now, Err(Failure::NotNow(Duration::from_secs(1))));
+    }
+    assert_eq!(api.circuit(), Circuit::HalfOpen, "nobody got through");
+    for _ in 0..2 {
+        api.call(async { Ok(()) }).await.unwrap();
+    }
+    assert_eq!(api.circuit(), Circuit::Closed);
+}
+
 /// A saga that is a step of another.
 #[tokio::test]
 async fn a_child_is_a_step_of_its_parent() {
@@ -211,7 +241,7 @@ async fn a_child_is_a_step_of_its_parent() {
         const NAME: &'static str = "parent";
         type Effect = bool;
         fn plan(&self, _: &Past) -> Plan<bool> {
-            Plan::new().step(Step::new("child", self.0))
+            Plan::new().step(Step::new("child", self.0).undo(true))
         }
     }
     #[derive(Clone, Serialize, Deserialize)]
@@ -220,13 +250,17 @@ async fn a_child_is_a_step_of_its_parent() {
         const NAME: &'static str = "child";
         type Effect = bool;
         fn plan(&self, _: &Past) -> Plan<bool> {
-            Plan::new().step(Step::sleep("rest", Duration::from_millis(50))).step(Step::new("work", self.0))
+            Plan::new().step(Step::sleep("rest", Duration::from_millis(200))).step(Step::new("work", self.0))
         }
     }
     struct Home(Sagas<Child>);
     impl Perform<Parent> for Home {
         async fn perform(&self, works: bool, call: &Call) -> Result<Value, Failure> {
-            self.0.child(call, &format!("of-{}", call.saga()), Child(works)).await
+            let id = format!("of-{}", call.saga());
+            match call.act() {
+                Act::Do => self.0.child(call, &id, Child(works)).await,
+                Act::Undo => self.0.cancel_child(call, &id).await,
+            }
         }
     }
     impl Perform<Child> for Home {
@@ -243,6 +277,50 @@ async fn a_child_is_a_step_of_its_parent() {
     parents.start("badly", Parent(false)).await.unwrap();
     assert_eq!(parents.ended("well", SOON).await.unwrap(), Some(Outcome::Completed));
     assert_eq!(parents.ended("badly", SOON).await.unwrap(), Some(Outcome::Compensated));
+    parents.start("cancelled", Parent(true)).await.unwrap();
+    let children = Sagas::<Child>::new(&store);
+    while children.load("of-cancelled").await.unwrap().standing() == Standing::NotStarted {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    parents.cancel("cancelled", "it isn't wanted").await.unwrap();
+    assert_eq!(parents.ended("cancelled", SOON).await.unwrap(), Some(Outcome::Compensated));
+    assert_eq!(children.load("of-cancelled").await.unwrap().standing(), Standing::Ended(Outcome::Compensated));
+    assert!(running.drain(SOON).await);
+}
+
+/// One event whose time has not come has few others done again.
+#[tokio::test]
+async fn a_reactor_that_waits_repeats_little() {
+    #[derive(Clone, Default)]
+    struct Waits(Arc<Mutex<HashMap<String, u32>>>);
+    impl React for Waits {
+        const NAME: &'static str = "waits";
+        type Event = SagaEvent;
+        fn wants() -> Wants<SagaEvent> {
+            Wants::of::<Journal<Remind>>()
+        }
+        async fn react(&self, envelope: &Envelope<SagaEvent>, _: &str) -> Result<(), Failure> {
+            let saga = envelope.recorded.stream.id().to_owned();
+            let SagaEvent::Started { .. } = envelope.event else { return Ok(()) };
+            let mut calls = self.0.lock().unwrap();
+            let times = calls.entry(saga.clone()).and_modify(|times| *times += 1).or_insert(1);
+            if saga == "20" && *times < 5 { Err(Failure::NotNow(Duration::from_secs(3600))) } else { Ok(()) }
+        }
+        const ON_HISTORY: bool = true;
+    }
+    let (store, model, waits) = (MemoryStore::new(), MemoryModel::new(), Waits::default());
+    let reminders = Sagas::<Remind>::new(&store);
+    let mut last = None;
+    for n in 0..100 {
+        last = Some(reminders.start(&n.to_string(), Remind).await.unwrap().token());
+    }
+    let running = Worker::new(&store).add(&model, Reactor(waits.clone())).start().await.unwrap();
+    running.wait_for(&last.unwrap(), SOON).await.unwrap();
+    let calls = waits.0.lock().unwrap().clone();
+    assert_eq!((calls.len(), calls["20"]), (100, 5));
+    let others = calls.iter().filter(|(saga, _)| *saga != "20");
+    let again: Vec<_> = others.filter(|(_, times)| **times > 1).collect();
+    assert!(again.len() < 16 && again.iter().all(|(_, times)| **times == 2), "{again:?}");
     assert!(running.drain(SOON).await);
 }
 

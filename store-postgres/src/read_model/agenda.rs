@@ -1,4 +1,4 @@
-//! Agendas of sagas, in a table of each agenda's own. What is due is told by the database's clock.
+//! Agendas of sagas, in a table of each agenda's own, which no view shows. What is due is told by the database's clock.
 
 use std::time::SystemTime;
 
@@ -7,31 +7,42 @@ use indelible_projections::{Partition, ReadModelError};
 use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga};
 use tokio_postgres::Row;
 
-use super::{PostgresModel, PostgresTx};
+use super::{PostgresModel, PostgresTx, open};
+use crate::sql::quoted;
 
 impl AgendaModel for PostgresModel {
     const SETUP_AGENDA: &'static str = include_str!("../sql/read_model/agenda.sql");
 
     async fn put(tx: &mut PostgresTx, partition: Partition, entry: &Entry) -> Result<(), Cause> {
         let (item, due) = (entry.item.to_string(), SystemTime::from(entry.due));
-        let put = "INSERT INTO agenda (saga, item, partition, due, attempt) VALUES ($1, $2, $3, $4, $5)
+        let put = "INSERT INTO indelible_agenda (saga, item, partition, due, attempt) VALUES ($1, $2, $3, $4, $5)
                    ON CONFLICT (saga, item) DO UPDATE SET due = excluded.due, attempt = excluded.attempt";
         Ok(tx.execute(put, (&entry.saga, &item, partition.0 as i32, due, entry.attempt as i32)).await?)
     }
 
     async fn remove(tx: &mut PostgresTx, _: Partition, saga: &str, item: &Item) -> Result<(), Cause> {
-        Ok(tx.execute("DELETE FROM agenda WHERE saga = $1 AND item = $2", (saga, &item.to_string())).await?)
+        Ok(tx.execute("DELETE FROM indelible_agenda WHERE saga = $1 AND item = $2", (saga, &item.to_string())).await?)
     }
 
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
-        let earliest = "SELECT saga, item, due, attempt, clock_timestamp() AS now FROM agenda
-                        WHERE partition = $1 ORDER BY due, saga, item LIMIT $2";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.query::<Agenda<S>>().await?.query(earliest, (partition.0 as i32, limit)).await?;
+        let mut snapshot = self.query::<Agenda<S>>().await?;
+        let home = quoted(&open::home(&self.shared.options, &snapshot.projection));
+        let select = format!("SELECT saga, item, due, attempt, clock_timestamp() AS now FROM {home}.indelible_agenda");
+        let order = "ORDER BY due, saga, item LIMIT";
+        let (partition, limit) = (partition.0 as i32, i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = match after {
+            None => snapshot.query(&format!("{select} WHERE partition = $1 {order} $2"), (partition, limit)).await?,
+            Some(Entry { saga, item, due, .. }) => {
+                let later = format!("{select} WHERE partition = $1 AND (due, saga, item) > ($2, $3, $4) {order} $5");
+                let (due, item) = (SystemTime::from(*due), item.to_string());
+                snapshot.query(&later, (partition, due, saga, &item, limit)).await?
+            }
+        };
         let entry = |row: &Row| {
             let item = row.get::<_, &str>("item").parse::<Item>();
             let item = item.map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;

@@ -9,6 +9,9 @@ use super::{Params, Shared, error::About, leases::id, tx::PostgresTx};
 /// over several tables too. It holds a connection, and keeps the next version from taking over; so not for long.
 pub struct PostgresSnapshot {
     tx: PostgresTx,
+    /// Whose current version it looks at.
+    #[cfg(feature = "sagas")]
+    pub(super) projection: ProjectionId,
 }
 
 pub(super) async fn snapshot(shared: &Shared, name: &str) -> Result<PostgresSnapshot, ReadModelError> {
@@ -25,8 +28,12 @@ pub(super) async fn snapshot(shared: &Shared, name: &str) -> Result<PostgresSnap
     if row.get::<_, &str>("state") == "rebuilding" {
         return Err(ReadModelError::Rebuilding { projection });
     }
-    tx.is_about(projection);
-    Ok(PostgresSnapshot { tx })
+    tx.is_about(projection.clone());
+    Ok(PostgresSnapshot {
+        tx,
+        #[cfg(feature = "sagas")]
+        projection,
+    })
 }
 
 impl PostgresSnapshot {

@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
+use indelible_core::store::memory::MemoryStore;
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::WorkerId;
 use indelible_sagas::{
-    SagaWorker,
+    Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step,
     testing::killed::{KeptOutside, judge_errands, start_errands},
 };
 use rand::Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
@@ -83,4 +86,50 @@ async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
     let judged = judge_errands(&store, outside.path(), 0..started, SOON).await;
     println!("{rounds} rounds: {judged:?}");
     drop(workers);
+}
+
+/// Two steps, the second a wait of half an hour.
+#[derive(Clone, Serialize, Deserialize)]
+struct Slow;
+impl Saga for Slow {
+    const NAME: &'static str = "slow";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::new("work", ())).step(Step::sleep("rest", Duration::from_secs(1800)))
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Quick;
+impl Saga for Quick {
+    const NAME: &'static str = "quick";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::new("work", ())).step(Step::sleep("rest", Duration::from_millis(20)))
+    }
+}
+
+struct Works;
+impl<S: Saga> Perform<S> for Works {
+    async fn perform(&self, _: S::Effect, _: &Call) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+}
+
+/// Types of sagas share a read model, and the database's clock: that of a host which is an hour ahead brings nothing
+/// forward.
+#[tokio::test]
+async fn types_of_sagas_share_a_read_model_and_its_clock() {
+    let (store, schema, clock) = (MemoryStore::new(), fresh_schema(), SkippingClock::default());
+    clock.skip(Duration::from_secs(3600));
+    let model = PostgresModel::options().schema(schema).open(&shared_url()).await.unwrap();
+    let worker = SagaWorker::new(&store).with_clock(clock);
+    let running = worker.add::<Slow, _>(&model, Works).add::<Quick, _>(&model, Works).start().await.unwrap();
+    let (slow, quick) = (Sagas::<Slow>::new(&store), Sagas::<Quick>::new(&store));
+    slow.start("1", Slow).await.unwrap();
+    quick.start("1", Quick).await.unwrap();
+    assert_eq!(quick.ended("1", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert_eq!(slow.ended("1", Duration::from_secs(1)).await.unwrap(), None);
+    assert!(slow.load("1").await.unwrap().past().is_done("work"));
+    assert!(running.drain(SOON).await);
 }

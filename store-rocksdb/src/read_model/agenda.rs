@@ -18,8 +18,9 @@ impl AgendaModel for RocksModel {
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
-        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, limit)?, None))
+        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, after, limit)?, None))
     }
 }

@@ -1,5 +1,6 @@
--- What is due of sagas: one row for each saga and item, found by partition and time.
-CREATE TABLE agenda (
+-- What is due of sagas: one row for each saga and item, found by partition and time. Its name keeps it from being shown as
+-- the tables of projections are, so each type of saga can have one.
+CREATE TABLE indelible_agenda (
     saga text COLLATE "C",
     item text COLLATE "C",
     partition integer NOT NULL,
@@ -7,4 +8,4 @@ CREATE TABLE agenda (
     attempt integer NOT NULL,
     PRIMARY KEY (saga, item)
 );
-CREATE INDEX agenda_due ON agenda (partition, due, saga, item)
+CREATE INDEX indelible_agenda_due ON indelible_agenda (partition, due, saga, item)

@@ -35,8 +35,8 @@ BEGIN
 END
 $$;
 
--- Brings the views of a projection to what its current version holds. A view whose columns fit is replaced, which keeps
--- what was granted on it and what depends on it.
+-- Brings the views of a projection to what its current version holds, but for tables named `indelible_…`. A view whose
+-- columns fit is replaced, which keeps what was granted on it and what depends on it.
 CREATE FUNCTION indelible_show(the_projection text) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     its   indelible_versions%ROWTYPE;
@@ -49,6 +49,7 @@ BEGIN
         SELECT c.relname FROM pg_class c
          WHERE c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = its.home)
            AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+           AND NOT starts_with(c.relname::text, 'indelible_')
          ORDER BY c.relname
     LOOP
         IF to_regclass(format('%I.%I', current_schema(), shown)) IS NOT NULL AND NOT EXISTS

@@ -1,0 +1,214 @@
+//! What stands in the way of sagas that run: clocks, answers, panics, and each other.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use indelible_core::{Aggregate, Timestamp, store::memory::MemoryStore};
+use indelible_projections::{Partition, memory::MemoryModel};
+use indelible_sagas::{
+    Call, Clock, Failure, Journal, Outcome, Past, Perform, Plan, Retry, Saga, SagaError, SagaEvent, SagaOptions,
+    SagaWorker, Sagas, Standing, Step,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::trip::{Agency, Trip};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A clock that was set back by an hour.
+struct SetBack;
+impl Clock for SetBack {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(Timestamp::now().as_micros() - 3_600_000_000).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_stops_nothing() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let trips = Sagas::<Trip>::new(&store);
+    trips.start("before", Trip { traveller: "ada".into() }).await.unwrap();
+    let running = SagaWorker::new(&store).with_clock(SetBack).add(&model, Agency).start().await.unwrap();
+    trips.start("after", Trip { traveller: "ada".into() }).await.unwrap();
+    for id in ["before", "after"] {
+        assert_eq!(trips.ended(id, SOON).await.unwrap(), Some(Outcome::Completed));
+    }
+    assert!(running.drain(SOON).await);
+}
+
+/// What a saga's work comes to.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Trouble {
+    /// Its answer is larger than an event can be.
+    HugeAnswer,
+    /// So is its error.
+    HugeError,
+    /// Its answer makes the plan contradict itself.
+    Contradicts,
+    /// Or panic, until the code is mended.
+    Panics,
+    /// It is put off for ever.
+    PutOff,
+    None,
+}
+
+/// Some work.
+#[derive(Clone, Serialize, Deserialize)]
+struct Work(Trouble);
+static PLANS: AtomicUsize = AtomicUsize::new(0);
+static MENDED: AtomicBool = AtomicBool::new(false);
+
+impl Saga for Work {
+    const NAME: &'static str = "work";
+    const PARTITIONS: u32 = 1;
+    type Effect = Trouble;
+    fn plan(&self, past: &Past) -> Plan<Trouble> {
+        let retry = Retry { attempts_max: 3, pause_first: Duration::from_millis(1), ..Retry::DEFAULT };
+        let plan = Plan::new().step(Step::new("work", self.0).retry(retry));
+        match self.0 {
+            Trouble::Contradicts if past.is_done("work") => {
+                PLANS.fetch_add(1, SeqCst);
+                plan.step(Step::new("work", self.0))
+            }
+            Trouble::Panics if past.is_done("work") && !MENDED.load(SeqCst) => panic!("a bug in the plan"),
+            _ => plan,
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Worker(Arc<AtomicUsize>);
+impl Perform<Work> for Worker {
+    async fn perform(&self, trouble: Trouble, _: &Call) -> Result<Value, Failure> {
+        self.0.fetch_add(1, SeqCst);
+        match trouble {
+            Trouble::HugeAnswer => Ok(json!("x".repeat(2 << 20))),
+            Trouble::HugeError => Err(Failure::unsure("é".repeat(1 << 20))),
+            Trouble::PutOff => Err(Failure::NotNow(Duration::MAX)),
+            Trouble::Contradicts | Trouble::Panics | Trouble::None => Ok(Value::Null),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_no_event_holds_is_an_attempt_as_any_other() {
+    for trouble in [Trouble::HugeAnswer, Trouble::HugeError] {
+        let (store, model, worker) = (MemoryStore::new(), MemoryModel::new(), Worker::default());
+        let running = SagaWorker::new(&store).add(&model, worker.clone()).start().await.unwrap();
+        let works = Sagas::<Work>::new(&store);
+        works.start("1", Work(trouble)).await.unwrap();
+        assert_eq!(works.ended("1", SOON).await.unwrap(), Some(Outcome::Compensated));
+        assert_eq!(worker.0.load(SeqCst), 3);
+        let journal = works.journal("1").await.unwrap();
+        let failed = |(_, event): &(_, SagaEvent)| matches!(event, SagaEvent::StepFailed { maybe: true, .. });
+        assert!(journal.iter().any(failed), "nobody knows what came of it");
+        assert!(running.drain(SOON).await);
+    }
+}
+
+/// What the code stands in the way of is tried again ever more rarely, and its effect is not brought about again. An
+/// operator has a way out.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_cant_be_written_is_kept() {
+    let (store, model, worker) = (MemoryStore::new(), MemoryModel::new(), Worker::default());
+    let running = SagaWorker::new(&store).add(&model, worker.clone()).start().await.unwrap();
+    let works = Sagas::<Work>::new(&store);
+    works.start("1", Work(Trouble::Contradicts)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(works.load("1").await.unwrap().standing(), Standing::Running);
+    assert_eq!(worker.0.load(SeqCst), 1, "its answer is known");
+    let plans = PLANS.load(SeqCst);
+    assert!((5..40).contains(&plans), "{plans} plans in 10 minutes");
+    works.give_up("1", "the code won't be mended").await.unwrap();
+    assert!(matches!(works.load("1").await.unwrap().standing(), Standing::Ended(Outcome::GivenUp { .. })));
+    let again = works.give_up("1", "twice").await.unwrap_err();
+    assert_eq!(again.rejection(), Some(&SagaError::Ended));
+    assert!(running.drain(SOON).await);
+}
+
+#[tokio::test]
+async fn a_plan_that_panics_is_tried_again() {
+    let (store, model, worker) = (MemoryStore::new(), MemoryModel::new(), Worker::default());
+    let running = SagaWorker::new(&store).add(&model, worker.clone()).start().await.unwrap();
+    let works = Sagas::<Work>::new(&store);
+    works.start("1", Work(Trouble::Panics)).await.unwrap();
+    assert_eq!(works.ended("1", Duration::from_millis(200)).await.unwrap(), None);
+    MENDED.store(true, SeqCst);
+    assert_eq!(works.ended("1", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert_eq!(worker.0.load(SeqCst), 1, "its answer was known");
+    assert!(running.is_alive() && running.drain(SOON).await);
+}
+
+#[tokio::test]
+async fn what_is_put_off_for_ever_ends_nothing_else() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let running = SagaWorker::new(&store).add(&model, Worker::default()).start().await.unwrap();
+    let works = Sagas::<Work>::new(&store);
+    works.start("off", Work(Trouble::PutOff)).await.unwrap();
+    assert_eq!(works.ended("off", Duration::from_millis(100)).await.unwrap(), None);
+    works.start("1", Work(Trouble::None)).await.unwrap();
+    assert_eq!(works.ended("1", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert!(running.is_alive() && running.drain(SOON).await);
+    let options = SagaOptions::default().with_calls_max(0);
+    let none = SagaWorker::new(&store).with_options(options).add(&model, Worker::default()).start().await;
+    assert!(none.is_err_and(|error| &*error.projection.name == "work_agenda"));
+}
+
+/// However many are put off before it, what comes after them is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_off_hides_nothing() {
+    let (store, model, worker) = (MemoryStore::new(), MemoryModel::new(), Worker::default());
+    let works = Sagas::<Work>::new(&store);
+    let put_off = 6_000;
+    for n in 0..put_off {
+        works.start(&n.to_string(), Work(Trouble::PutOff)).await.unwrap();
+    }
+    works.start("last", Work(Trouble::None)).await.unwrap();
+    let running = SagaWorker::new(&store).add(&model, worker.clone()).start().await.unwrap();
+    assert_eq!(works.ended("last", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert_eq!(worker.0.load(SeqCst), put_off + 1, "each once");
+    assert!(running.drain(SOON).await);
+}
+
+/// A saga of one call, in one of two partitions.
+#[derive(Clone, Serialize, Deserialize)]
+struct Ride;
+impl Saga for Ride {
+    const NAME: &'static str = "ride";
+    const PARTITIONS: u32 = 2;
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::new("ride", ()))
+    }
+}
+struct Horse;
+impl Perform<Ride> for Horse {
+    async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(Value::Null)
+    }
+}
+
+#[tokio::test]
+async fn a_partition_with_much_to_do_keeps_none_waiting() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let rides = Sagas::<Ride>::new(&store);
+    let partition = |id: &str| Partition::of(&Journal::<Ride>::stream(&id.to_owned()).unwrap(), Ride::PARTITIONS);
+    let of = |n: u32| (0..).map(|id| id.to_string()).filter(move |id| partition(id) == Partition(n));
+    let (many, one) = (of(0).take(300).collect::<Vec<_>>(), of(1).next().unwrap());
+    for id in many.iter().chain([&one]) {
+        rides.start(id, Ride).await.unwrap();
+    }
+    let options = SagaOptions::default().with_calls_max(1);
+    let running = SagaWorker::new(&store).with_options(options).add(&model, Horse).start().await.unwrap();
+    assert_eq!(rides.ended(&one, SOON).await.unwrap(), Some(Outcome::Completed));
+    let last = rides.load(many.last().unwrap()).await.unwrap();
+    assert_eq!(last.standing(), Standing::Running, "there is much left to do");
+    assert!(running.drain(SOON).await);
+}
