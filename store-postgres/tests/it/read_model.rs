@@ -1,6 +1,6 @@
 //! Projections into PostgreSQL: exactly once, by one owner at a time, whatever dies.
 
-mod fixture;
+pub(crate) mod fixture;
 
 mod kills;
 mod leases;

@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use crate::{
     child,
     cluster::{fresh_schema, shared_url},
+    read_model::fixture::fresh_model,
 };
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -62,7 +63,7 @@ impl Drop for Process {
 async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
     let url = shared_url();
     let rounds = child::number("INDELIBLE_SAGA_ROUNDS").unwrap_or(5);
-    let (store_schema, model, outside) = (fresh_schema(), fresh_schema(), tempfile::tempdir().unwrap());
+    let (store_schema, model, outside) = (fresh_schema(), fresh_model(), tempfile::tempdir().unwrap());
     let model = format!("m{}", &model[model.len().saturating_sub(28)..]);
     let job = format!("{store_schema} {model} {}", outside.path().display());
     let store = PostgresStore::options().schema(&store_schema).connections(4).open(&url).await.unwrap();
@@ -120,7 +121,7 @@ impl<S: Saga> Perform<S> for Works {
 /// forward.
 #[tokio::test]
 async fn types_of_sagas_share_a_read_model_and_its_clock() {
-    let (store, schema, clock) = (MemoryStore::new(), fresh_schema(), SkippingClock::default());
+    let (store, schema, clock) = (MemoryStore::new(), fresh_model(), SkippingClock::default());
     clock.skip(Duration::from_secs(3600));
     let model = PostgresModel::options().schema(schema).open(&shared_url()).await.unwrap();
     let worker = SagaWorker::new(&store).with_clock(clock);
