@@ -43,7 +43,7 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
 
-    -- The events. Subscripts take half of the time of `unnest`.
+    -- The events.
     INSERT INTO log (position, version, recorded_at, id, correlation_id, causation_id, kind, closes_stream, ends_append,
                      stream, tags, metadata, data)
         SELECT head + n, s_head[coalesce(e_stream[n], n)] + coalesce(e_nth[n], 1), at, e_id[n], e_correlation_id[n],
