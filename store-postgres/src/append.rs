@@ -1,10 +1,11 @@
 //! Writing: the sequencer, the one task of a process that sends appends to the server. Fed by the handles through a
 //! bounded queue.
 //!
-//! It takes all that waits as one batch, sends it as one call of a function, publishes the head, and answers each append by
-//! itself. The function is `append_foreseen` where each append finds what it expects unless somebody else has written to its
-//! streams, and `append`, which judges them one by one, where not, or where somebody has. No two calls of a process are under way at once, so that appends are judged in the order in
-//! which they were handed over; the order among processes is that in which they come to the lock.
+//! It takes all that waits as one batch, sends it as one call of a function, publishes the head, and answers each
+//! append by itself. The function is `append_foreseen` where each append finds what it expects unless somebody else has
+//! written to its streams, and `append`, which judges them one by one, where not, or where somebody has. No two calls
+//! of a process are under way at once, so that appends are judged in the order in which they were handed over; the
+//! order among processes is that in which they come to the lock.
 //!
 //! **A call that was refused** wrote nothing. Where one append may be to blame, the batch is halved until it stands alone.
 //!

@@ -112,24 +112,17 @@ impl Connector {
     pub(crate) fn pool(&self, options: &Options) -> Result<Pool, OpenError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
-        let prepared = options.prepared;
-        let plans = Hook::async_fn(move |client: &mut ClientWrapper, _| {
-            let plans = async move {
-                match prepared {
-                    true => client.batch_execute(PREPARED_PLANS).await.map_err(HookError::Backend),
-                    false => Ok(()),
-                }
-            };
-            plans.boxed()
-        });
-        let pool = Pool::builder(manager)
-            .post_create(plans)
+        let mut pool = Pool::builder(manager)
             .max_size(options.connections)
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(options.patience))
-            .create_timeout(Some(options.patience))
-            .build();
-        pool.map_err(|error| OpenError::Unreachable { what: "making a pool", source: error.into() })
+            .create_timeout(Some(options.patience));
+        if options.prepared {
+            pool = pool.post_create(Hook::async_fn(|client: &mut ClientWrapper, _| {
+                async move { client.batch_execute(PREPARED_PLANS).await.map_err(HookError::Backend) }.boxed()
+            }));
+        }
+        pool.build().map_err(|error| OpenError::Unreachable { what: "making a pool", source: error.into() })
     }
 }
 
@@ -265,11 +258,11 @@ impl Asked {
             bytes += row.raw_size_bytes();
             rows.push(row);
             if bytes > how.bytes_max {
-                return Ok(Rows { rows, is_cut: true });
+                return Ok(Rows { rows, bytes, is_cut: true });
             }
         }
         drop(self.0.take());
-        Ok(Rows { rows, is_cut: false })
+        Ok(Rows { rows, bytes, is_cut: false })
     }
 }
 
@@ -284,6 +277,7 @@ pub(crate) struct How {
 /// What it answers.
 pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
+    pub(crate) bytes: usize,
     /// Whether it may have more.
     pub(crate) is_cut: bool,
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// More kinds than an application has: where there are more, they are forgotten and asked for again.
-const KINDS_MAX: usize = 10_000;
+pub(crate) const KINDS_MAX: usize = 10_000;
 
 /// Reads on the connections of the pool.
 #[derive(Clone)]
@@ -98,12 +98,12 @@ impl Reader {
         }
         let stream = read.stream.as_str();
         let (low, high) = (bigint(low.get()), bigint(high.get()));
-        let category = Some(read.stream.category_str());
+        let category = read.stream.category_str();
         let rows_max = self.row_bytes.rows_max(category, limit);
         let params: Params<'_> =
             &[(&stream, Type::TEXT), (&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
         let rows = self.ask_for("reading a stream", statement, params, PAGE_BYTES_MAX).await?;
-        self.row_bytes.learn(category, &rows.rows);
+        self.row_bytes.learn(category, &rows);
         let page = self.page(&rows, (rows_max, limit), |event| event.version).await?;
         let next = page.next.filter(|next| match read.direction {
             Direction::Forwards => true,
@@ -135,12 +135,12 @@ impl Reader {
         }
         let statements = &self.shared.statements;
         let statement = if backwards { &statements.page_of_log_backwards } else { &statements.page_of_log };
-        let rows_max = self.row_bytes.rows_max(None, limit);
+        let rows_max = self.row_bytes.rows_max(LOG, limit);
         let params: Params<'_> = &[(&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
         let mut patience = Patience::new(self.shared.options.patience);
         let page = loop {
             let rows = self.ask_for("reading the log", statement, params, PAGE_BYTES_MAX).await?;
-            self.row_bytes.learn(None, &rows.rows);
+            self.row_bytes.learn(LOG, &rows);
             let page = self.page(&rows, (rows_max, limit), |event| event.position).await?;
             // Positions have no holes, so a page that is not full ends where the log does.
             let end = if backwards { rows.rows.first() } else { rows.rows.last() };
@@ -159,7 +159,7 @@ impl Reader {
     /// A page of what was answered to a question for so many rows; `next` is the last place in it.
     async fn page<P>(
         &self,
-        Rows { rows, is_cut }: &Rows,
+        Rows { rows, is_cut, .. }: &Rows,
         (rows_max, limit): (i64, usize),
         place: impl Fn(&RecordedEvent) -> P,
     ) -> Result<Page<P>, StoreError> {
@@ -345,31 +345,36 @@ impl Reader {
     }
 }
 
-/// How large rows are: of each category, and of the log.
+/// How large rows are: of each category, and under no name, of the log.
 #[derive(Default)]
-pub(crate) struct RowBytes(Mutex<HashMap<Option<String>, usize>>);
+pub(crate) struct RowBytes(Mutex<HashMap<String, usize>>);
+
+/// The log's name there: no category has it.
+const LOG: &str = "";
 
 impl RowBytes {
     /// How many rows to ask for: one more than are wanted, which tells whether there are more. Fewer, where a page is full
     /// of bytes before that: the server sends all that it was asked for.
-    fn rows_max(&self, category: Option<&str>, limit: usize) -> i64 {
+    fn rows_max(&self, category: &str, limit: usize) -> i64 {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = known.get(&category.map(str::to_owned)).copied().unwrap_or(1);
+        let bytes = known.get(category).copied().unwrap_or(1);
         (limit + 1).min((PAGE_BYTES_MAX / bytes).max(2)) as i64
     }
 
     /// Rises at once and falls by half: too few rows cost a question more, too many a connection.
-    fn learn(&self, category: Option<&str>, rows: &[Row]) {
+    fn learn(&self, category: &str, Rows { rows, bytes, .. }: &Rows) {
         if rows.is_empty() {
             return;
         }
-        let bytes = rows.iter().map(Row::raw_size_bytes).sum::<usize>() / rows.len();
+        let bytes = bytes / rows.len();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() > KINDS_MAX {
             known.clear();
         }
-        let known = known.entry(category.map(str::to_owned)).or_insert(1);
-        *known = bytes.max(*known / 2).max(1);
+        match known.get_mut(category) {
+            Some(known) => *known = bytes.max(*known / 2).max(1),
+            None => drop(known.insert(category.to_owned(), bytes.max(1))),
+        }
     }
 }
 

@@ -105,7 +105,8 @@ const CONNECTIONS_ASIDE: usize = 2;
 /// its handlers find them in. Behind it they find what is in `public`. The schema `read_models`, or the one that was
 /// [chosen](ModelOptions::schema), has a view of each table of the current versions, by the name of the table: this is what
 /// queries read, in any language. When a version takes over, the views change in one transaction. While one is being reset
-/// they raise an error (SQLSTATE `INDM4`). Tables named `indelible_…` have no views. A reset empties the tables, also of what the setup put into them.
+/// they raise an error (SQLSTATE `INDM4`). Tables named `indelible_…` have no views. A reset empties the tables, also of
+/// what the setup put into them.
 ///
 /// The schema also has the tables `indelible_versions`, `indelible_partitions` (checkpoint, epoch and lease, one row a
 /// partition), `indelible_dead_letters`, `indelible_discarded` and `indelible_workers`, for who wants to look.

@@ -6,9 +6,7 @@ use std::collections::HashMap;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::batch::{Batch, EXISTS};
-
-/// More kinds than an application has: where there are more, they are forgotten and asked for again.
-const KINDS_MAX: usize = 10_000;
+use crate::read::KINDS_MAX;
 
 /// The numbers that kinds of events have in the log. Those that a call of `append` told, so that the events that brought
 /// them are not behind the last one that this process has seen, and no other can have taken their place unnoticed.
