@@ -296,8 +296,11 @@ impl Caller {
             append = append.check(other.clone(), self.expected(&other));
         }
         if self.random.random_bool(0.25) {
-            let back = self.random.random_range(0..4);
-            let after = Position::new((self.seen.head.get() + 1).saturating_sub(back * back));
+            let after = match self.random.random_range(0..5) {
+                // Beyond the head, however quickly others write.
+                4 => self.seen.head.plus(1_000_000),
+                back => Position::new((self.seen.head.get() + 1).saturating_sub(back * back)),
+            };
             append = append.require(Condition::none_after(self.query(), after));
         }
         if self.random.random_bool(0.1) {
