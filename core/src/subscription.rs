@@ -6,10 +6,10 @@
 
 use std::{sync::Arc, vec};
 
-use futures::{Stream, stream};
+use futures::{Stream, future::BoxFuture, stream};
 use tokio::sync::watch;
 
-use crate::{EventStore, Filter, Position, ReadLog, RecordedEvent, StoreError, Token};
+use crate::{EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
 
 /// The most events that a subscription holds, unless it is told otherwise: there may be thousands of subscriptions.
 const PAGE_EVENTS: usize = 256;
@@ -75,10 +75,19 @@ pub struct Subscription<S: ?Sized> {
 enum State {
     /// Events up to the published head may not have been read yet.
     Behind,
-    /// A page is being delivered, which looked as far as `looked_to`.
+    /// The store is asked, and answers even to a subscriber that gives up waiting and comes back.
+    Asking(BoxFuture<'static, Result<Answer, StoreError>>),
+    /// A page is being delivered, which looked as far as the position where that is not its last event's.
     Delivering(vec::IntoIter<RecordedEvent>, Option<Position>),
     /// All that was published up to `looked_to` is delivered, and the subscriber knows.
     Live,
+}
+
+enum Answer {
+    /// What is wanted of the log, up to this head.
+    Page(Page<Position>, Position),
+    Progress(Token),
+    CaughtUp(Token),
 }
 
 impl<S: EventStore> Subscription<S> {
@@ -120,7 +129,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
     }
 
     /// The next delivery. Waits, without polling, when there is none yet. May be dropped and called again: nothing is
-    /// lost.
+    /// lost, and what the store was asked it goes on answering, so that a subscriber who never waits long gets on.
     ///
     /// # Errors
     /// Those of the store; a later call tries again from the same place. [`StoreError::Stopped`] when the store was
@@ -130,38 +139,44 @@ impl<S: EventStore + ?Sized> Subscription<S> {
             match &mut self.state {
                 State::Behind => {
                     let head = *self.published.borrow_and_update();
-                    if self.looked_to >= head {
-                        let token = self.store.token(self.looked_to).await?;
-                        self.state = State::Live;
-                        return Ok(Delivery::CaughtUp(token));
+                    self.state = State::Asking(match self.looked_to >= head {
+                        true => self.ask_token(self.looked_to, Answer::CaughtUp),
+                        false => self.ask_page(head),
+                    });
+                }
+                State::Asking(answer) => {
+                    let answer = answer.await;
+                    self.state = State::Behind;
+                    match answer? {
+                        Answer::Page(page, head) => {
+                            #[cfg(feature = "bugs")]
+                            let head = crate::bugs::head_after_page(head, &self.published);
+                            let looked_to = page.next.map_or(head, Position::before);
+                            let silent_to = match page.events.last() {
+                                Some(last) if last.position == looked_to => None,
+                                _ => Some(looked_to),
+                            };
+                            self.state = State::Delivering(page.events.into_iter(), silent_to);
+                        }
+                        Answer::Progress(token) => {
+                            self.looked_to = token.position;
+                            return Ok(Delivery::Progress(token));
+                        }
+                        Answer::CaughtUp(token) => {
+                            self.state = State::Live;
+                            return Ok(Delivery::CaughtUp(token));
+                        }
                     }
-                    let read = ReadLog::matching(self.filter.clone())
-                        .from(self.looked_to.plus(1))
-                        .to(head)
-                        .limit(self.page_events);
-                    let page = self.store.read_log(&read).await?;
-                    #[cfg(feature = "bugs")]
-                    let head = crate::bugs::head_after_page(head, &self.published);
-                    let looked_to = page.next.map_or(head, Position::before);
-                    let silent_to = match page.events.last() {
-                        Some(last) if last.position == looked_to => None,
-                        _ => Some(looked_to),
-                    };
-                    self.state = State::Delivering(page.events.into_iter(), silent_to);
                 }
                 State::Delivering(events, silent_to) => {
                     if let Some(event) = events.next() {
                         self.looked_to = event.position;
                         return Ok(Delivery::Event(event));
                     }
-                    let Some(position) = *silent_to else {
-                        self.state = State::Behind;
-                        continue;
+                    self.state = match *silent_to {
+                        Some(position) => State::Asking(self.ask_token(position, Answer::Progress)),
+                        None => State::Behind,
                     };
-                    let token = self.store.token(position).await?;
-                    self.looked_to = position;
-                    self.state = State::Behind;
-                    return Ok(Delivery::Progress(token));
                 }
                 State::Live => {
                     #[cfg(feature = "bugs")]
@@ -177,6 +192,22 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                 }
             }
         }
+    }
+
+    fn ask_page(&self, head: Position) -> BoxFuture<'static, Result<Answer, StoreError>> {
+        let from = self.looked_to.plus(1);
+        let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
+        let store = Arc::clone(&self.store);
+        Box::pin(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) })
+    }
+
+    fn ask_token(
+        &self,
+        position: Position,
+        answer: fn(Token) -> Answer,
+    ) -> BoxFuture<'static, Result<Answer, StoreError>> {
+        let store = Arc::clone(&self.store);
+        Box::pin(async move { store.token(position).await.map(answer) })
     }
 
     /// The deliveries as a [`Stream`], which ends after its first error.

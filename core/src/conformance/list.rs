@@ -88,6 +88,7 @@ macro_rules! conformance_cases {
                 l7_a_filtered_subscription_tells_how_far_it_looked
                 l7_a_slow_subscriber_slows_nobody
                 l7_giving_up_waiting_loses_nothing
+                l7_giving_up_at_once_gets_on
                 l7_subscriptions_dont_touch_each_other
                 l7_a_filter_that_asks_for_nothing_is_refused
             ;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::timeout;
 
 use super::{Harness, fixture::*};
@@ -228,6 +229,24 @@ pub(super) async fn l7_giving_up_waiting_loses_nothing(h: &mut dyn Harness) {
     assert!(timeout(3 * SOON, reading).await.is_ok(), "events are lost when waiting is given up");
     assert_eq!(seen, (1..=EVENTS).collect::<Vec<_>>());
     writer.await.unwrap();
+}
+
+/// A subscriber that looks in now and then, and never waits, gets on however long a read takes.
+pub(super) async fn l7_giving_up_at_once_gets_on(h: &mut dyn Harness) {
+    const EVENTS: u64 = 20;
+    let store = h.another().await;
+    write(&h.store(), "a-1", EVENTS as usize).await;
+    let mut subscription = subscribe(&store, Filter::from(tag("no:such")), StartFrom::Beginning).await;
+    let reading = async {
+        loop {
+            match subscription.next().now_or_never() {
+                Some(Ok(Delivery::CaughtUp(token))) if token.position.get() == EVENTS => break,
+                Some(delivery) => drop(delivery.unwrap()),
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    assert!(timeout(SOON, reading).await.is_ok(), "whoever doesn't wait sees nothing");
 }
 
 /// Many subscriptions, each with a place of its own.

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::TryStreamExt;
 use indelible_core::{
-    AnyStore, Delivery, EventId, EventStoreExt, ExpectedVersion, FailedCondition, Limits, Position, ReadLog,
-    RecordedEvent, Version,
+    AnyStore, Append, ContentType, Delivery, EventId, EventStoreExt, EventType, ExpectedVersion, FailedCondition,
+    Limits, NewEvent, Position, ReadLog, RecordedEvent, StreamId, Timestamp, Version,
     conformance::{
         Harness,
         history::{Answer, Call, Exchange, Workload, check_history, record_history},
@@ -263,4 +263,29 @@ async fn what_cannot_have_been_is_rejected() {
     }
     println!("{wanted} of {wanted} changed histories rejected: {rejected:#?}");
     assert_eq!(rejected.len(), CHANGES.len(), "each change was tried: {rejected:?}");
+}
+
+/// The same events were sent twice, with other demands, and nobody was told what became of either: the one whose demands
+/// were met has written them, whichever came first.
+#[test]
+fn of_two_untold_appends_the_one_that_could_has_written() {
+    let event = |data| NewEvent::new(EventType::from_static("A"), ContentType::JSON, data);
+    let stream = "a-1".parse::<StreamId>().unwrap();
+    let before = Append::to(stream.clone(), ExpectedVersion::Any, [event("1")]);
+    let right = Append::to(stream.clone(), ExpectedVersion::Any, [event("2")]);
+    let wrong = right.clone().check("b-1".parse().unwrap(), ExpectedVersion::Exists);
+    let mut log = Vec::new();
+    for append in [&before, &right] {
+        let version = |_: &StreamId| Ok::<_, std::convert::Infallible>(Version::new(log.len() as u64));
+        let Ok(events) = append.clone().record(Position::new(log.len() as u64), Timestamp::now(), version);
+        log.extend_from_slice(&events);
+    }
+    let untold = |invoked, append: &Append| Call {
+        invoked,
+        returned: Call::NEVER,
+        exchange: Exchange::Append { append: append.clone(), answer: Answer::Unknown },
+    };
+    check_history(&[untold(1, &before), untold(2, &wrong), untold(3, &right)], &log).expect("the last has written it");
+    let anomaly = check_history(&[untold(1, &before), untold(2, &wrong)], &log).unwrap_err();
+    assert!(anomaly.what.contains("nobody may have written"), "{anomaly}");
 }

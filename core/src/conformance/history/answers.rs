@@ -27,6 +27,10 @@ impl Moments {
         }
     }
 
+    pub(super) fn is_none(&self) -> bool {
+        self.low > self.high
+    }
+
     fn exactly(&mut self, head: u64) {
         (self.low, self.high) = (self.low.max(head), self.high.min(head));
     }
@@ -95,10 +99,7 @@ impl Checker<'_> {
                 let Some(first) = self.recorded(append).filter(|first| self.writers[first] == call) else {
                     return Ok(moments);
                 };
-                moments.before(first_id);
-                self.closes_as_asked(append, first)?;
-                self.demands(append, &[], &mut moments)?;
-                moments.exactly(first - 1);
+                moments = self.written(append, first)?;
             }
             Answer::Appended(appended) => {
                 let Some(first) = self.recorded(append) else { return Err("acknowledged, and not in the log".into()) };
@@ -106,10 +107,7 @@ impl Checker<'_> {
                 if appended.repeated {
                     moments.at_least(self.index.end(first));
                 } else {
-                    moments.before(first_id);
-                    self.closes_as_asked(append, first)?;
-                    self.demands(append, &[], &mut moments)?;
-                    moments.exactly(first - 1);
+                    moments = self.written(append, first)?;
                 }
             }
             Answer::Conflict(failed) => {
@@ -133,6 +131,15 @@ impl Checker<'_> {
                 moments.before(beyond);
             }
         }
+        Ok(moments)
+    }
+
+    /// Where an append was decided whose first event has this position.
+    pub(super) fn written(&self, append: &Append, first: u64) -> Result<Moments, Why> {
+        let mut moments = Moments::ALL;
+        self.closes_as_asked(append, first)?;
+        self.demands(append, &[], &mut moments)?;
+        moments.exactly(first - 1);
         Ok(moments)
     }
 
