@@ -105,7 +105,12 @@ async fn each_broken_store_fails_the_clause_that_it_breaks_and_no_other() {
         assert_eq!(of(false), Vec::<&str>::new(), "{bug:?} breaks {breaks:?} alone, and yet other cases fail");
     }
     for bug in SEEN_IN_HISTORIES {
-        let seen = failed_cases.iter().any(|(b, case)| *b == bug && case.clause() == "all");
+        let mut seen = failed_cases.iter().any(|(b, case)| *b == bug && case.clause() == "all");
+        // Their load is random: what is lost only where a crash meets it shows in most of them, not in each.
+        let again = CASES.iter().filter(|case| case.clause() == "all").cycle().take(20);
+        for case in again {
+            seen = seen || run((bug, *case)).await.2;
+        }
         assert!(seen, "no history shows {bug:?}");
     }
 }
