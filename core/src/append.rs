@@ -283,7 +283,8 @@ impl Append {
         }
     }
 
-    /// The events as they are recorded after `head`, given the version that each stream has before.
+    /// The events as they are recorded after `head`, given the version that each stream has before, which is asked for
+    /// once a stream, in the order of their first events.
     ///
     /// For stores, after [`judge`] said [`Judgement::Write`].
     ///

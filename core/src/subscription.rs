@@ -4,7 +4,10 @@
 //! pages of the log up to the published head, and sleeps on that head when it has seen all. A slow subscriber holds one
 //! page of a few hundred events, slows nobody, and loses nothing.
 
-use std::{sync::Arc, vec};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    vec,
+};
 
 use futures::{Stream, future::BoxFuture, stream};
 use tokio::sync::watch;
@@ -76,12 +79,15 @@ enum State {
     /// Events up to the published head may not have been read yet.
     Behind,
     /// The store is asked, and answers even to a subscriber that gives up waiting and comes back.
-    Asking(BoxFuture<'static, Result<Answer, StoreError>>),
+    Asking(Asked),
     /// A page is being delivered, which looked as far as the position where that is not its last event's.
     Delivering(vec::IntoIter<RecordedEvent>, Option<Position>),
     /// All that was published up to `looked_to` is delivered, and the subscriber knows.
     Live,
 }
+
+/// In a lock that nobody ever waits for: a subscription can be shared so, which a future by itself can't.
+type Asked = Mutex<BoxFuture<'static, Result<Answer, StoreError>>>;
 
 enum Answer {
     /// What is wanted of the log, up to this head.
@@ -145,7 +151,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                     });
                 }
                 State::Asking(answer) => {
-                    let answer = answer.await;
+                    let answer = answer.get_mut().unwrap_or_else(PoisonError::into_inner).await;
                     self.state = State::Behind;
                     match answer? {
                         Answer::Page(page, head) => {
@@ -194,20 +200,16 @@ impl<S: EventStore + ?Sized> Subscription<S> {
         }
     }
 
-    fn ask_page(&self, head: Position) -> BoxFuture<'static, Result<Answer, StoreError>> {
+    fn ask_page(&self, head: Position) -> Asked {
         let from = self.looked_to.plus(1);
         let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
         let store = Arc::clone(&self.store);
-        Box::pin(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) })
+        Mutex::new(Box::pin(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) }))
     }
 
-    fn ask_token(
-        &self,
-        position: Position,
-        answer: fn(Token) -> Answer,
-    ) -> BoxFuture<'static, Result<Answer, StoreError>> {
+    fn ask_token(&self, position: Position, answer: fn(Token) -> Answer) -> Asked {
         let store = Arc::clone(&self.store);
-        Box::pin(async move { store.token(position).await.map(answer) })
+        Mutex::new(Box::pin(async move { store.token(position).await.map(answer) }))
     }
 
     /// The deliveries as a [`Stream`], which ends after its first error.

@@ -1,11 +1,14 @@
 //! Writing: the sequencer, the one task of a process that sends appends to the server. Fed by the handles through a
 //! bounded queue.
 //!
-//! It takes all that waits as one batch, sends it as one call of a function, publishes the head, and answers each
-//! append by itself. The function is `append_foreseen` where each append finds what it expects unless somebody else has
+//! It takes what waits as one batch, sends it as one call of a function, publishes the head, and answers each append by
+//! itself. The function is `append_foreseen` where each append finds what it expects unless somebody else has
 //! written to its streams, and `append`, which judges them one by one, where not, or where somebody has. No two calls
 //! of a process are under way at once, so that appends are judged in the order in which they were handed over; the
 //! order among processes is that in which they come to the lock.
+//!
+//! **Two halves take turns** where many append: while the server writes the one, the callers of the other are told that
+//! theirs is written, and hand over the next. Both cores have work so, the server's and the process's.
 //!
 //! **A call that was refused** wrote nothing. Where one append may be to blame, the batch is halved until it stands alone.
 //!
@@ -19,15 +22,12 @@
 //! answer.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use indelible_core::{
-    AppendOutcome, Appended, Cause, EventId, InvalidInput, Judgement, Position, QueueRoom, StoreError, Token, judge,
-};
-use tokio::{sync::mpsc, task, time};
+use indelible_core::{Cause, EventId, Position, QueueRoom, StoreError, Token};
+use tokio::{sync::mpsc, time};
 use tokio_postgres::{
     Error, Row,
     error::SqlState,
@@ -49,31 +49,27 @@ pub(crate) mod batch;
 mod foreseen;
 mod group;
 mod known;
+mod queue;
+mod told;
 
 use answer::{Answer, Outcome};
 use batch::Batch;
-use foreseen::Foreseen;
 pub(crate) use foreseen::Kinds;
+use foreseen::{Facts, Foreseen};
 use group::Group;
 pub(crate) use group::Waiting;
-use known::Recorded;
+pub(crate) use queue::Job;
+use queue::Queue;
+use told::Written;
 
 /// What stops the store when the function finds another event where the last one was that this process has seen.
 const LOST_EVENTS: &str = "the log has lost events that this process has seen";
-
-/// What is handed to the sequencer, with its room in the queue until it is answered.
-pub(crate) enum Job {
-    Append(Waiting),
-    /// Answers what came before, and ends.
-    Close,
-}
 
 pub(crate) struct Sequencer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connector: Connector,
     pub(crate) reader: Reader,
     pub(crate) publisher: Publisher,
-    pub(crate) jobs: mpsc::UnboundedReceiver<Job>,
     pub(crate) room: QueueRoom,
     /// `None` where the last call failed.
     pub(crate) session: Option<Session>,
@@ -82,6 +78,13 @@ pub(crate) struct Sequencer {
     pub(crate) is_contended: bool,
     /// Calls that may write yet, until a call that fences them is answered.
     pub(crate) given_up: Vec<Uuid>,
+}
+
+/// How a call was answered.
+enum Called {
+    /// All is written, nothing was judged.
+    AsForeseen(Facts),
+    Judged(Answer),
 }
 
 /// Why a call was not answered.
@@ -96,89 +99,30 @@ enum Lost {
 
 impl Sequencer {
     /// Serves until the store is closed, or the log turns out to be another.
-    pub(crate) async fn run(mut self) {
-        let mut held = None;
-        let mut is_closing = false;
-        while !is_closing && self.shared.failure().is_none() {
-            let first = match held.take() {
-                Some(first) => first,
-                None => {
-                    let next = tokio::select! {
-                        next = self.jobs.recv() => next,
-                        () = self.shared.failed() => None,
-                    };
-                    match next {
-                        Some(Job::Append(first)) => first,
-                        Some(Job::Close) | None => break,
-                    }
-                }
-            };
-            self.let_others_come().await;
-            let mut group = Group::default();
-            let mut next = Some(first);
-            while let Some(waiting) = next.take() {
-                match self.in_time(waiting).map_or(Ok(()), |waiting| group.take(waiting)) {
-                    Err(full) => {
-                        held = Some(*full);
-                        break;
-                    }
-                    Ok(()) if group.is_full() => break,
-                    Ok(()) => {}
-                }
-                match self.jobs.try_recv() {
-                    Ok(Job::Append(waiting)) => next = Some(waiting),
-                    Ok(Job::Close) => is_closing = true,
-                    Err(_) => {}
+    pub(crate) async fn run(mut self, jobs: mpsc::UnboundedReceiver<Job>) {
+        let mut queue = Queue::new(jobs, self.shared.options.patience);
+        // What is written, while those who wait for it do not know yet.
+        let mut written: Option<Written> = None;
+        while self.shared.failure().is_none() {
+            queue.take();
+            if written.is_none() || !queue.has_enough() {
+                written.take().into_iter().for_each(Written::tell);
+                tokio::select! {
+                    is_open = queue.wait() => if !is_open { break },
+                    () = self.shared.failed() => break,
                 }
             }
-            self.write(group).await;
-            if is_closing && let Some(waiting) = held.take() {
-                let mut group = Group::default();
-                // An empty group takes whatever comes.
-                if group.take(waiting).is_ok() {
-                    self.write(group).await;
-                }
-            }
+            let group = queue.group(written.is_none() && !self.is_contended);
+            written = self.write(group, written, &mut queue).await;
         }
+        written.into_iter().for_each(Written::tell);
         self.room.close();
-        self.jobs.close();
-        let held = held.map(Job::Append);
-        for job in held.into_iter().chain(std::iter::from_fn(|| self.jobs.try_recv().ok())) {
-            if let Job::Append(waiting) = job {
-                // Sending fails where the caller has gone away, here and below.
-                let _ = waiting.answer.send(Err(self.shared.stopped()));
-            }
-        }
+        queue.close(|| self.shared.stopped());
     }
 
-    /// Gives an append back whose caller can still be answered in time, and refuses the others: while the server was away,
-    /// those before them have used up their patience.
-    fn in_time(&self, waiting: Waiting) -> Option<Waiting> {
-        let patience = self.shared.options.patience;
-        if waiting.handed_over.elapsed() <= patience {
-            return Some(waiting);
-        }
-        let what = format!("no server took the appends before this one within {patience:?}");
-        let _ = waiting.answer.send(Err(StoreError::Unavailable { what, source: None }));
-        None
-    }
-
-    /// Those who were answered just now often have the next append at hand. Gives them their turn, as long as each turn
-    /// brings more: otherwise half of the callers would always wait for the batch of the other half. A lone caller gains by it,
-    /// too (0.34 ms an append instead of 0.55): it keeps the runtime's threads awake.
-    async fn let_others_come(&self) {
-        let mut waiting = 0;
-        loop {
-            task::yield_now().await;
-            if self.jobs.len() <= waiting {
-                return;
-            }
-            waiting = self.jobs.len();
-        }
-    }
-
-    /// Sends a group, in parts where it must, and answers all that are in it.
-    async fn write(&mut self, group: Group) {
+    /// Sends a group, in parts where it must, and answers all that are in it, but for those of the last part that the
+    /// caller answers. Meanwhile, those of the group before are.
+    async fn write(&mut self, group: Group, mut untold: Option<Written>, queue: &mut Queue) -> Option<Written> {
         let mut parts = if group.waiting.is_empty() { Vec::new() } else { vec![group] };
         while let Some(mut part) = parts.pop() {
             let started = Instant::now();
@@ -189,8 +133,17 @@ impl Sequencer {
                     continue;
                 }
             };
-            match self.call(&batch).await {
-                Ok(answer) => {
+            let called = queue.meanwhile(self.call(&batch), &mut untold).await;
+            untold.take().into_iter().for_each(Written::tell);
+            match called {
+                Ok(Called::AsForeseen(facts)) => {
+                    let (appends, events) = (part.waiting.len() as u64, batch.e_id.len() as u64);
+                    self.shared.counters.batch(appends, events, started.elapsed());
+                    self.publish(facts.head(&batch));
+                    drop(batch);
+                    untold = Some(Written::new(self.shared.id, facts, part.waiting));
+                }
+                Ok(Called::Judged(answer)) => {
                     let events = answer.outcomes.iter().zip(&part.waiting).filter(|(o, _)| **o == Outcome::Written);
                     let counts = events.fold((0, 0), |(appends, events), (_, waiting)| {
                         (appends + 1, events + waiting.append.events().len() as u64)
@@ -235,10 +188,11 @@ impl Sequencer {
             }
         }
         statistics::tell(&self.shared.counters.snapshot(self.room.taken(), self.publisher.seen().position));
+        untold
     }
 
     /// Calls the function until it answers, as long as there is patience.
-    async fn call(&mut self, batch: &Batch<'_>) -> Result<Answer, Lost> {
+    async fn call(&mut self, batch: &Batch<'_>) -> Result<Called, Lost> {
         let mut patience = Patience::new(self.shared.options.patience);
         let until = patience.until();
         // Whether a call may have written this batch, or write it yet.
@@ -253,18 +207,19 @@ impl Sequencer {
                 Ok(Err(error)) => error.into(),
                 Ok(Ok(_)) => match time::timeout_at(until, self.send(call, batch, foreseen.as_ref())).await {
                     Ok(Ok(row)) => {
-                        let answer = match foreseen.take() {
-                            Some(foreseen) => Answer::foreseen(&row, &foreseen),
-                            None => {
-                                self.shared.counters.judged();
-                                Answer::decode(&row).map(Some)
+                        let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
+                        if let Some(foreseen) = foreseen.take() {
+                            match foreseen.written(&row).map_err(unreadable)? {
+                                Some(facts) => return Ok(Called::AsForeseen(facts)),
+                                None => continue,
                             }
-                        };
-                        let Some(answer) = answer.map_err(|error| Lost::Unknown(Some(error.into())))? else { continue };
+                        }
+                        self.shared.counters.judged();
+                        let answer = Answer::decode(&row).map_err(unreadable)?;
                         self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
                         self.given_up.clear();
                         self.kinds.learn(batch, &answer.kinds);
-                        return Ok(answer);
+                        return Ok(Called::Judged(answer));
                     }
                     Ok(Err(error)) if was_refused(&error) && !is_sent && !may_pass(&error) => {
                         return Err(Lost::Refused(error));
@@ -348,79 +303,11 @@ impl Sequencer {
         Ok(self.session.as_mut().expect("it was opened just now"))
     }
 
-    /// What each append is told, and the head behind the batch, which is published then.
-    fn told(&self, batch: &Batch<'_>, waiting: &[Waiting], mut answer: Answer) -> Vec<Told> {
-        let token = |(position, event)| Token { store: self.shared.id, position, event };
-        let before = token(answer.head);
-        let mut head = before;
-        let mut known: HashMap<usize, Vec<(EventId, Position)>> = HashMap::new();
-        for (event, position) in &answer.known {
-            let (append, index) = batch.owner(*event);
-            known.entry(append).or_default().push((waiting[append].append.events()[index].1.id, *position));
-        }
-        let mut told = Vec::with_capacity(waiting.len());
-        for (index, Waiting { append, .. }) in waiting.iter().enumerate() {
-            told.push(match answer.outcomes[index] {
-                Outcome::Written => {
-                    let events = answer.recorded(batch, index, append);
-                    let appended = Appended::new(self.shared.id, events, false);
-                    head = appended.token;
-                    Told::Answer(Ok(AppendOutcome::Appended(appended)))
-                }
-                Outcome::Conflict => {
-                    let failed = answer.failed(index).into_iter().map(|failed| batch.failed(index, append, &failed));
-                    Told::Answer(Ok(AppendOutcome::Conflict(failed.collect())))
-                }
-                Outcome::BeyondHead => {
-                    // The last that failed is the one that ended the judgement.
-                    let reason = answer.failed(index).pop().map(|failed| {
-                        let condition = &append.conditions()[batch.condition(index, failed.index)];
-                        format!("looks after position {}, the head is {}", condition.after, failed.found)
-                    });
-                    Told::Answer(Err(InvalidInput::new("condition", reason.unwrap_or_default()).into()))
-                }
-                Outcome::Known => Told::Known(known.remove(&index).unwrap_or_default()),
-            });
-        }
-        self.publisher.publish(head);
-        if head != before {
-            self.publisher.announce();
-        }
-        told
+    /// The log is known to hold what this process has written up to there.
+    fn publish(&self, (position, event): (Position, EventId)) {
+        self.publisher.publish(Token { store: self.shared.id, position, event });
+        self.publisher.announce();
     }
-
-    fn answer(&self, waiting: Vec<Waiting>, told: Vec<Told>) {
-        for (waiting, told) in waiting.into_iter().zip(told) {
-            match told {
-                Told::Answer(outcome) => drop(waiting.answer.send(outcome)),
-                Told::Known(ids) => drop(tokio::spawn(tell_known(self.reader.clone(), waiting, ids))),
-            }
-        }
-    }
-}
-
-/// What an append is told.
-enum Told {
-    Answer(Result<AppendOutcome, StoreError>),
-    /// Ids of its events were recorded before, there.
-    Known(Vec<(EventId, Position)>),
-}
-
-/// Answers an append of which an id is recorded already: as a repetition, or not. The log only grows, so that needs no
-/// lock.
-async fn tell_known(reader: Reader, waiting: Waiting, ids: Vec<(EventId, Position)>) {
-    let Waiting { append, answer, room, .. } = waiting;
-    let told = async {
-        let recorded = Recorded::read(&reader, &append, ids).await?;
-        match judge(&append, &recorded)? {
-            Judgement::Repeated(events) => Ok(AppendOutcome::Appended(Appended::new(reader.store(), events, true))),
-            Judgement::IdConflict(id, position) => Err(StoreError::IdConflict { id, position }),
-            other => Err(StoreError::corrupted(format!("an id that was recorded is not: {other:?}"))),
-        }
-    };
-    let told = told.await;
-    let _ = answer.send(told);
-    drop(room);
 }
 
 /// Whether the server refused a call for good: it wrote nothing. One that is ended from outside may have committed.

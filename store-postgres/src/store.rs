@@ -135,7 +135,6 @@ impl PostgresStore {
             connector,
             reader: reader.clone(),
             publisher,
-            jobs,
             room: room.clone(),
             session: Some(opened.session),
             kinds: Kinds::default(),
@@ -143,7 +142,7 @@ impl PostgresStore {
             given_up: Vec::new(),
         };
         let writing = tokio::spawn(async move {
-            sequencer.run().await;
+            sequencer.run(jobs).await;
             drop(running);
         });
         let tasks = Mutex::new(Some((writing, tokio::spawn(follower.run()))));

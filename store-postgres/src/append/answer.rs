@@ -6,10 +6,7 @@ use indelible_core::{Append, EventId, Position, RecordedEvent, StreamId, Timesta
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{
-    batch::{Batch, bigint},
-    foreseen::Foreseen,
-};
+use super::batch::Batch;
 
 /// What became of an append.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +49,7 @@ fn number(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn head(row: &Row) -> Result<(Position, EventId), tokio_postgres::Error> {
+pub(super) fn head(row: &Row) -> Result<(Position, EventId), tokio_postgres::Error> {
     let id: Option<Uuid> = row.try_get("head_id")?;
     Ok((Position::new(number(row.try_get("head")?)), EventId::from_uuid(id.unwrap_or_default())))
 }
@@ -95,25 +92,6 @@ impl Answer {
                 .collect(),
             kinds: row.try_get("kind_ids")?,
         })
-    }
-
-    /// What `append_foreseen` answers: that all is written, or nothing.
-    pub(super) fn foreseen(row: &Row, foreseen: &Foreseen<'_>) -> Result<Option<Self>, tokio_postgres::Error> {
-        if !row.try_get("is_written")? {
-            return Ok(None);
-        }
-        let head = head(row)?;
-        let appends = foreseen.appends();
-        Ok(Some(Self {
-            head,
-            recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
-            outcomes: vec![Outcome::Written; appends],
-            bases: vec![Some(bigint(head.0.get())); appends],
-            versions: foreseen.versions(&row.try_get::<_, Vec<i64>>("s_head")?),
-            failed: Vec::new(),
-            known: Vec::new(),
-            kinds: Vec::new(),
-        }))
     }
 
     /// The events of an append that was written, as they are recorded.

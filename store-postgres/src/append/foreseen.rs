@@ -1,11 +1,18 @@
 //! What a batch comes to if all streams are where its appends expect them: nearly always, and then `append_foreseen`
 //! writes it in half of the time that `append` takes to judge it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::SystemTime};
 
-use tokio_postgres::types::{ToSql, Type};
+use indelible_core::{EventId, Position, Timestamp, Version};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
-use super::batch::{Batch, EXISTS};
+use super::{
+    answer,
+    batch::{Batch, EXISTS},
+};
 use crate::read::KINDS_MAX;
 
 /// The numbers that kinds of events have in the log. Those that a call of `append` told, so that the events that brought
@@ -82,14 +89,19 @@ impl<'b> Foreseen<'b> {
         })
     }
 
-    pub(super) fn appends(&self) -> usize {
-        self.batch.a_events_end.len()
-    }
-
-    /// The version of each stream written, before it was, by those of the streams before the batch.
-    pub(super) fn versions(&self, s_head: &[i64]) -> Vec<Option<i64>> {
+    /// What the function answers where it has written all; otherwise it has written nothing.
+    pub(super) fn written(&self, row: &Row) -> Result<Option<Facts>, tokio_postgres::Error> {
+        if !row.try_get("is_written")? {
+            return Ok(None);
+        }
+        let s_head: Vec<i64> = row.try_get("s_head")?;
         let streams = self.batch.w_stream.iter().map(|stream| s_head[*stream as usize - 1]);
-        streams.zip(&self.w_before).map(|(head, before)| Some(head + before)).collect()
+        let versions = streams.zip(&self.w_before).map(|(head, before)| Version::new((head + before).cast_unsigned()));
+        Ok(Some(Facts {
+            head: answer::head(row)?.0,
+            recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
+            versions: versions.collect(),
+        }))
     }
 
     /// What stands for the appends in the parameters of the call, behind those that are about the call itself.
@@ -109,6 +121,23 @@ impl<'b> Foreseen<'b> {
             (&batch.e_metadata.values, Type::TEXT_ARRAY),
             (&batch.e_data, Type::BYTEA_ARRAY),
         ]
+    }
+}
+
+/// What is known of a batch that is written as it was foreseen.
+pub(super) struct Facts {
+    /// The last position before it.
+    pub(super) head: Position,
+    pub(super) recorded_at: Timestamp,
+    /// For each append, of each stream that it writes, the version before.
+    pub(super) versions: Vec<Version>,
+}
+
+impl Facts {
+    /// The last event of the batch.
+    pub(super) fn head(&self, batch: &Batch<'_>) -> (Position, EventId) {
+        let last = batch.e_id.last().copied().unwrap_or_default();
+        (self.head.plus(batch.e_id.len() as u64), EventId::from_uuid(last))
     }
 }
 

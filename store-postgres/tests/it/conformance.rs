@@ -1,11 +1,11 @@
 //! The store keeps the contract. Each case has a schema of its own, and where it asks for another handle, that of another
 //! process.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use indelible_core::{
     AnyStore, Limits,
-    conformance::{Harness, remote::Remote},
+    conformance::{CASE_TIME_MAX, Harness, remote::Remote},
 };
 use indelible_postgres::{Options, PostgresStore};
 
@@ -44,6 +44,11 @@ impl Postgres {
 
 #[async_trait::async_trait]
 impl Harness for Postgres {
+    /// Cases share a server, and the machine with all other tests: this is for those that hang.
+    fn case_time_max(&self) -> Duration {
+        3 * CASE_TIME_MAX
+    }
+
     fn store(&self) -> AnyStore {
         Arc::new(self.store.clone())
     }

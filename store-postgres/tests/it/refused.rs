@@ -67,7 +67,7 @@ async fn a_statement_timeout_is_no_loss() {
 #[tokio::test]
 async fn patience_ends() {
     let (url, schema) = (shared_url(), fresh_schema());
-    let options = PostgresStore::options().schema(&schema).patience(Duration::from_millis(300));
+    let options = PostgresStore::options().schema(&schema).patience(Duration::from_secs(3));
     let store = options.open(&url).await.unwrap();
     store.append(append("a-1", 0)).await.unwrap();
     let other = client(&url).await;
