@@ -195,8 +195,8 @@ impl Sequencer {
     async fn call(&mut self, batch: &Batch<'_>) -> Result<Called, Lost> {
         let mut patience = Patience::new(self.shared.options.patience);
         let until = patience.until();
-        // Whether a call may have written this batch, or write it yet.
-        let mut is_sent = false;
+        // Whether a call may have written this batch, or write it yet; and whether this one may.
+        let (mut is_sent, mut is_under_way) = (false, false);
         // Only `append` brings fences.
         let may_foresee = self.given_up.is_empty() && !self.is_contended;
         let mut foreseen = if may_foresee { Foreseen::of(batch, &self.kinds) } else { None };
@@ -205,46 +205,61 @@ impl Sequencer {
             let lost: Cause = match time::timeout_at(until, self.session()).await {
                 Err(elapsed) => elapsed.into(),
                 Ok(Err(error)) => error.into(),
-                Ok(Ok(_)) => match time::timeout_at(until, self.send(call, batch, foreseen.as_ref())).await {
-                    Ok(Ok(row)) => {
-                        let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
-                        if let Some(foreseen) = foreseen.take() {
-                            match foreseen.written(&row).map_err(unreadable)? {
-                                Some(facts) => return Ok(Called::AsForeseen(facts)),
-                                None => continue,
+                Ok(Ok(_)) => {
+                    match time::timeout_at(until, self.send(call, batch, foreseen.as_ref(), &mut is_under_way)).await {
+                        Ok(Ok(row)) => {
+                            let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
+                            if let Some(foreseen) = foreseen.take() {
+                                match foreseen.written(&row).map_err(unreadable)? {
+                                    Some(facts) => return Ok(Called::AsForeseen(facts)),
+                                    None => continue,
+                                }
                             }
+                            self.shared.counters.judged();
+                            let answer = Answer::decode(&row).map_err(unreadable)?;
+                            self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
+                            self.given_up.clear();
+                            self.kinds.learn(batch, &answer.kinds);
+                            return Ok(Called::Judged(answer));
                         }
-                        self.shared.counters.judged();
-                        let answer = Answer::decode(&row).map_err(unreadable)?;
-                        self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
-                        self.given_up.clear();
-                        self.kinds.learn(batch, &answer.kinds);
-                        return Ok(Called::Judged(answer));
-                    }
-                    Ok(Err(error)) if was_refused(&error) && !is_sent && !may_pass(&error) => {
-                        return Err(Lost::Refused(error));
-                    }
-                    Ok(Err(error)) if is_of_another_log(&error) => {
-                        self.shared.fail(LOST_EVENTS.into());
-                        return Err(Lost::Unknown(Some(error.into())));
-                    }
-                    // The call that was refused wrote nothing, its fences neither.
-                    Ok(Err(error)) if was_refused(&error) => error.into(),
-                    Ok(Err(error)) => {
-                        self.lose(call);
-                        tracing::warn!(%error, "a connection was lost in the middle of a call; its outcome is looked for");
-                        if bugs::is_on(bugs::LOST_MEANS_NO) {
-                            return Err(Lost::Unreachable(Some(error.into())));
+                        Ok(Err(error)) if was_refused(&error) && !is_sent && !may_pass(&error) && !is_stale(&error) => {
+                            return Err(Lost::Refused(error));
                         }
-                        is_sent = true;
-                        foreseen = None;
-                        error.into()
+                        Ok(Err(error)) if is_of_another_log(&error) => {
+                            self.shared.fail(LOST_EVENTS.into());
+                            return Err(Lost::Unknown(Some(error.into())));
+                        }
+                        // The call that was refused wrote nothing, its fences neither. Its plan may be from before a migration.
+                        Ok(Err(error)) if was_refused(&error) => {
+                            if is_stale(&error) {
+                                self.session = None;
+                            }
+                            error.into()
+                        }
+                        Ok(Err(error)) if !is_under_way => {
+                            self.session = None;
+                            error.into()
+                        }
+                        Ok(Err(error)) => {
+                            self.lose(call);
+                            tracing::warn!(%error, "a connection was lost in the middle of a call; its outcome is looked for");
+                            if bugs::is_on(bugs::LOST_MEANS_NO) {
+                                return Err(Lost::Unreachable(Some(error.into())));
+                            }
+                            is_sent = true;
+                            foreseen = None;
+                            error.into()
+                        }
+                        Err(elapsed) if !is_under_way && !is_sent => {
+                            self.session = None;
+                            return Err(Lost::Unreachable(Some(elapsed.into())));
+                        }
+                        Err(_elapsed) => {
+                            self.lose(call);
+                            return Err(Lost::Unknown(None));
+                        }
                     }
-                    Err(_elapsed) => {
-                        self.lose(call);
-                        return Err(Lost::Unknown(None));
-                    }
-                },
+                }
             };
             if !patience.wait().await {
                 return Err(if is_sent { Lost::Unknown(Some(lost)) } else { Lost::Unreachable(Some(lost)) });
@@ -252,8 +267,15 @@ impl Sequencer {
         }
     }
 
-    /// Sends a batch once, on the connection that there is.
-    async fn send(&mut self, call: Uuid, batch: &Batch<'_>, foreseen: Option<&Foreseen<'_>>) -> Result<Row, Error> {
+    /// Sends a batch once, on the connection that there is, and says from when on it may be written.
+    async fn send(
+        &mut self,
+        call: Uuid,
+        batch: &Batch<'_>,
+        foreseen: Option<&Foreseen<'_>>,
+        is_under_way: &mut bool,
+    ) -> Result<Row, Error> {
+        *is_under_way = false;
         let Self { session, shared, publisher, given_up, .. } = self;
         let session = session.as_mut().expect("the caller has asked for one");
         let seen = publisher.seen();
@@ -279,9 +301,14 @@ impl Sequencer {
             time::sleep(Duration::from_millis(5)).await;
             session.client.batch_execute("COMMIT; BEGIN").await?;
         }
-        match shared.options.prepared {
-            true => session.ask_prepared(statement, &params).await,
-            false => session.client.query_typed_one(statement, &params).await,
+        if shared.options.prepared {
+            let prepared = session.prepare(statement, &params).await?;
+            let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
+            *is_under_way = true;
+            session.client.query_one(&prepared, &values).await
+        } else {
+            *is_under_way = true;
+            session.client.query_typed_one(statement, &params).await
         }
     }
 
@@ -320,6 +347,11 @@ fn was_refused(error: &Error) -> bool {
 /// Whether the function found another event where the last one was that this process has seen.
 fn is_of_another_log(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "INDE4")
+}
+
+/// Whether a statement was prepared before its function changed: on another connection it is right again.
+fn is_stale(error: &Error) -> bool {
+    error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
 }
 
 /// Whether an error may be the fault of one append, and not of the server or the role.

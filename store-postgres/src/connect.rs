@@ -175,15 +175,15 @@ impl Session {
 }
 
 impl Session {
-    /// Asks for one row, with the statement prepared at its first use.
-    pub(crate) async fn ask_prepared(&mut self, statement: &str, params: Params<'_>) -> Result<Row, Error> {
-        if !self.prepared.contains_key(statement) {
-            let types: Vec<Type> = params.iter().map(|(_, name)| name.clone()).collect();
-            let prepared = self.client.prepare_typed(statement, &types).await?;
-            self.prepared.insert(statement.to_owned(), prepared);
+    /// The statement as it was prepared at its first use.
+    pub(crate) async fn prepare(&mut self, statement: &str, params: Params<'_>) -> Result<Statement, Error> {
+        if let Some(prepared) = self.prepared.get(statement) {
+            return Ok(prepared.clone());
         }
-        let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
-        self.client.query_one(&self.prepared[statement], &values).await
+        let types: Vec<Type> = params.iter().map(|(_, name)| name.clone()).collect();
+        let prepared = self.client.prepare_typed(statement, &types).await?;
+        self.prepared.insert(statement.to_owned(), prepared.clone());
+        Ok(prepared)
     }
 }
 

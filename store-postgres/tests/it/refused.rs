@@ -81,3 +81,24 @@ async fn patience_ends() {
     assert_eq!(log.len(), 2);
     assert_eq!(done.events, log[1..]);
 }
+
+/// A later migration gives the function another result, which no plan of before fits.
+#[tokio::test]
+async fn plans_of_before_a_migration_are_made_anew() {
+    let (url, schema) = (shared_url(), fresh_schema());
+    let store = PostgresStore::options().schema(&schema).prepared().open(&url).await.unwrap();
+    for version in 0..2 {
+        store.append(append("a-1", version)).await.unwrap();
+    }
+    assert_eq!(store.statistics().judged_batches, 1, "the second was foreseen");
+    let other = client(&url).await;
+    let source = format!("SELECT pg_get_functiondef('{schema}.append_foreseen'::regproc)");
+    let source: String = other.query_one(&source, &[]).await.unwrap().get(0);
+    let later = source.replace("OUT s_head bigint[])", "OUT s_head bigint[], OUT more integer)");
+    assert_ne!(source, later);
+    let migration = format!("DROP FUNCTION {schema}.append_foreseen; {later}");
+    other.batch_execute(&migration).await.unwrap();
+    store.append(append("a-1", 2)).await.unwrap();
+    assert_eq!(log(&store).await.len(), 3);
+    assert_eq!(store.statistics().lost_calls, 0);
+}
