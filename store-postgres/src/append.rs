@@ -1,14 +1,11 @@
 //! Writing: the sequencer, the one task of a process that sends appends to the server. Fed by the handles through a
 //! bounded queue.
 //!
-//! It takes what waits as one batch, sends it as one call of a function, publishes the head, and answers each append by
+//! It takes all that waits as one batch, sends it as one call of a function, publishes the head, and answers each append by
 //! itself. The function is `append_foreseen` where each append finds what it expects unless somebody else has
 //! written to its streams, and `append`, which judges them one by one, where not, or where somebody has. No two calls
 //! of a process are under way at once, so that appends are judged in the order in which they were handed over; the
 //! order among processes is that in which they come to the lock.
-//!
-//! **Two halves take turns** where many append: while the server writes the one, the callers of the other are told that
-//! theirs is written, and hand over the next. Both cores have work so, the server's and the process's.
 //!
 //! **A call that was refused** wrote nothing. Where one append may be to blame, the batch is halved until it stands alone.
 //!
@@ -54,13 +51,12 @@ mod told;
 
 use answer::{Answer, Outcome};
 use batch::Batch;
-pub(crate) use foreseen::Kinds;
+pub(crate) use foreseen::Known;
 use foreseen::{Facts, Foreseen};
 use group::Group;
 pub(crate) use group::Waiting;
 pub(crate) use queue::Job;
 use queue::Queue;
-use told::Written;
 
 /// What stops the store when the function finds another event where the last one was that this process has seen.
 const LOST_EVENTS: &str = "the log has lost events that this process has seen";
@@ -73,7 +69,7 @@ pub(crate) struct Sequencer {
     pub(crate) room: QueueRoom,
     /// `None` where the last call failed.
     pub(crate) session: Option<Session>,
-    pub(crate) kinds: Kinds,
+    pub(crate) known: Known,
     /// Whether the last batch found something that it did not expect: then the next one may, too.
     pub(crate) is_contended: bool,
     /// Calls that may write yet, until a call that fences them is answered.
@@ -101,28 +97,19 @@ impl Sequencer {
     /// Serves until the store is closed, or the log turns out to be another.
     pub(crate) async fn run(mut self, jobs: mpsc::UnboundedReceiver<Job>) {
         let mut queue = Queue::new(jobs, self.shared.options.patience);
-        // What is written, while those who wait for it do not know yet.
-        let mut written: Option<Written> = None;
         while self.shared.failure().is_none() {
-            queue.take();
-            if written.is_none() || !queue.has_enough() {
-                written.take().into_iter().for_each(Written::tell);
-                tokio::select! {
-                    is_open = queue.wait() => if !is_open { break },
-                    () = self.shared.failed() => break,
-                }
+            tokio::select! {
+                is_open = queue.wait() => if !is_open { break },
+                () = self.shared.failed() => break,
             }
-            let group = queue.group(written.is_none() && !self.is_contended);
-            written = self.write(group, written, &mut queue).await;
+            self.write(queue.group()).await;
         }
-        written.into_iter().for_each(Written::tell);
         self.room.close();
         queue.close(|| self.shared.stopped());
     }
 
-    /// Sends a group, in parts where it must, and answers all that are in it, but for those of the last part that the
-    /// caller answers. Meanwhile, those of the group before are.
-    async fn write(&mut self, group: Group, mut untold: Option<Written>, queue: &mut Queue) -> Option<Written> {
+    /// Sends a group, in parts where it must, and answers all that are in it.
+    async fn write(&mut self, group: Group) {
         let mut parts = if group.waiting.is_empty() { Vec::new() } else { vec![group] };
         while let Some(mut part) = parts.pop() {
             let started = Instant::now();
@@ -133,15 +120,13 @@ impl Sequencer {
                     continue;
                 }
             };
-            let called = queue.meanwhile(self.call(&batch), &mut untold).await;
-            untold.take().into_iter().for_each(Written::tell);
-            match called {
+            match self.call(&batch).await {
                 Ok(Called::AsForeseen(facts)) => {
                     let (appends, events) = (part.waiting.len() as u64, batch.e_id.len() as u64);
                     self.shared.counters.batch(appends, events, started.elapsed());
                     self.publish(facts.head(&batch));
                     drop(batch);
-                    untold = Some(Written::new(self.shared.id, facts, part.waiting));
+                    told::written(self.shared.id, facts, part.waiting);
                 }
                 Ok(Called::Judged(answer)) => {
                     let events = answer.outcomes.iter().zip(&part.waiting).filter(|(o, _)| **o == Outcome::Written);
@@ -188,7 +173,6 @@ impl Sequencer {
             }
         }
         statistics::tell(&self.shared.counters.snapshot(self.room.taken(), self.publisher.seen().position));
-        untold
     }
 
     /// Calls the function until it answers, as long as there is patience.
@@ -199,7 +183,7 @@ impl Sequencer {
         let (mut is_sent, mut is_under_way) = (false, false);
         // Only `append` brings fences.
         let may_foresee = self.given_up.is_empty() && !self.is_contended;
-        let mut foreseen = if may_foresee { Foreseen::of(batch, &self.kinds) } else { None };
+        let mut foreseen = if may_foresee { Foreseen::of(batch, &self.known) } else { None };
         loop {
             let call = Uuid::new_v4();
             let lost: Cause = match time::timeout_at(until, self.session()).await {
@@ -210,16 +194,15 @@ impl Sequencer {
                         Ok(Ok(row)) => {
                             let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
                             if let Some(foreseen) = foreseen.take() {
-                                match foreseen.written(&row).map_err(unreadable)? {
-                                    Some(facts) => return Ok(Called::AsForeseen(facts)),
-                                    None => continue,
-                                }
+                                let Some(facts) = foreseen.written(&row).map_err(unreadable)? else { continue };
+                                self.known.wrote(batch, &facts);
+                                return Ok(Called::AsForeseen(facts));
                             }
                             self.shared.counters.judged();
                             let answer = Answer::decode(&row).map_err(unreadable)?;
                             self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
                             self.given_up.clear();
-                            self.kinds.learn(batch, &answer.kinds);
+                            self.known.judged(batch, &answer);
                             return Ok(Called::Judged(answer));
                         }
                         Ok(Err(error)) if was_refused(&error) && !is_sent && !may_pass(&error) && !is_stale(&error) => {

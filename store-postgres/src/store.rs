@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     OpenError, Options, Statistics,
-    append::{Job, Kinds, Sequencer, Waiting},
+    append::{Job, Known, Sequencer, Waiting},
     connect::Connector,
     open,
     read::Reader,
@@ -137,7 +137,7 @@ impl PostgresStore {
             publisher,
             room: room.clone(),
             session: Some(opened.session),
-            kinds: Kinds::default(),
+            known: Known::default(),
             is_contended: false,
             given_up: Vec::new(),
         };

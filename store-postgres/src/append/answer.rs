@@ -94,9 +94,16 @@ impl Answer {
         })
     }
 
+    /// The last position behind the batch.
+    pub(super) fn head_after(&self, batch: &Batch<'_>) -> Position {
+        let written = self.outcomes.iter().enumerate().filter(|(_, outcome)| **outcome == Outcome::Written);
+        let events: usize = written.map(|(append, _)| batch.events(append).len()).sum();
+        self.head.0.plus(events as u64)
+    }
+
     /// The events of an append that was written, as they are recorded.
     pub(super) fn recorded(&self, batch: &Batch<'_>, index: usize, append: &Append) -> Vec<RecordedEvent> {
-        let before = self.bases[index].unwrap_or(0) + batch.first_event(index) as i64;
+        let before = self.bases[index].unwrap_or(0) + batch.events(index).start as i64;
         let version = |write: usize| Version::new(self.versions[write].unwrap_or(0).cast_unsigned());
         let before_in = |stream: &StreamId| {
             let write = batch.writes(index).find(|write| batch.stream_of_write(*write) == stream.as_str());

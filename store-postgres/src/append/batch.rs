@@ -292,8 +292,9 @@ impl<'a> Batch<'a> {
         kinds.map(|(((category, name), version), content)| format!("{category}\n{name}\n{version}\n{content}"))
     }
 
-    pub(super) fn first_event(&self, append: usize) -> usize {
-        Self::start(&self.a_events_end, append)
+    /// Which events, likewise.
+    pub(super) fn events(&self, append: usize) -> Range<usize> {
+        Self::start(&self.a_events_end, append)..self.a_events_end[append] as usize
     }
 
     pub(super) fn stream_of_write(&self, write: usize) -> &'a str {
@@ -329,6 +330,6 @@ impl<'a> Batch<'a> {
     /// The append that an event of the batch belongs to, and which event it is there.
     pub(super) fn owner(&self, event: usize) -> (usize, usize) {
         let append = self.e_append[event] as usize - 1;
-        (append, event - self.first_event(append))
+        (append, event - self.events(append).start)
     }
 }

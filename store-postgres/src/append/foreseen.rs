@@ -10,29 +10,66 @@ use tokio_postgres::{
 };
 
 use super::{
-    answer,
-    batch::{Batch, EXISTS},
+    answer::{self, Answer},
+    batch::{Batch, EXISTS, bigint},
 };
 use crate::read::KINDS_MAX;
 
-/// The numbers that kinds of events have in the log. Those that a call of `append` told, so that the events that brought
-/// them are not behind the last one that this process has seen, and no other can have taken their place unnoticed.
+/// What this process knows of the log.
 #[derive(Default)]
-pub(crate) struct Kinds(HashMap<String, i32>);
+pub(crate) struct Known {
+    /// The numbers that kinds of events have. Those that a call of `append` told, so that the events that brought them are
+    /// not behind the last one that this process has seen, and no other can have taken their place unnoticed.
+    kinds: HashMap<String, i32>,
+    /// Versions of streams that this process wrote last, while `at` is the last event of the log: nobody has written since.
+    versions: HashMap<String, i64>,
+    at: Position,
+}
 
-impl Kinds {
-    pub(super) fn learn(&mut self, batch: &Batch<'_>, numbers: &[Option<i32>]) {
-        if self.0.len() > KINDS_MAX {
-            self.0.clear();
+/// What is known is forgotten at so many streams: 64 bytes each, and their names.
+const STREAMS_MAX: usize = 65_536;
+
+impl Known {
+    /// A batch was written as it was foreseen.
+    pub(super) fn wrote(&mut self, batch: &Batch<'_>, facts: &Facts) {
+        self.found(facts.head, batch.streams.len());
+        for ((stream, version), count) in batch.w_stream.iter().zip(&facts.versions).zip(&batch.w_count) {
+            let (stream, version) = (batch.streams[*stream as usize - 1], bigint(version.get()) + i64::from(*count));
+            match self.versions.get_mut(stream) {
+                Some(known) => *known = version,
+                None => drop(self.versions.insert(stream.to_owned(), version)),
+            }
         }
-        let known = batch.kinds().zip(numbers).filter_map(|(name, number)| Some((name, (*number)?)));
-        self.0.extend(known);
+        self.at = facts.head(batch).0;
+    }
+
+    /// A batch was judged.
+    pub(super) fn judged(&mut self, batch: &Batch<'_>, answer: &Answer) {
+        if self.kinds.len() > KINDS_MAX {
+            self.kinds.clear();
+        }
+        let kinds = batch.kinds().zip(&answer.kinds).filter_map(|(name, number)| Some((name, (*number)?)));
+        self.kinds.extend(kinds);
+        self.found(answer.head.0, 0);
+        for stream in &batch.streams {
+            self.versions.remove(*stream);
+        }
+        self.at = answer.head_after(batch);
+    }
+
+    /// The head was there, and so many streams come to be known.
+    fn found(&mut self, head: Position, more: usize) {
+        if head != self.at || self.versions.len() + more > STREAMS_MAX {
+            self.versions.clear();
+        }
     }
 }
 
 /// The arrays of a call; their names are the function's parameters.
 pub(super) struct Foreseen<'b> {
     batch: &'b Batch<'b>,
+    s_known_at: i64,
+    s_known: Option<Vec<Option<i64>>>,
     s_version: Vec<Option<i64>>,
     e_stream: Option<Vec<i32>>,
     e_nth: Option<Vec<i64>>,
@@ -45,11 +82,11 @@ pub(super) struct Foreseen<'b> {
 impl<'b> Foreseen<'b> {
     /// Nothing, where it takes `append` to decide: appends with conditions, those that close a stream or expect what they
     /// can't find together, the first event of a kind.
-    pub(super) fn of(batch: &'b Batch<'b>, kinds: &Kinds) -> Option<Self> {
+    pub(super) fn of(batch: &'b Batch<'b>, known: &Known) -> Option<Self> {
         if !batch.c_after.is_empty() || batch.w_closes.values.is_some() {
             return None;
         }
-        let numbers: Vec<i32> = batch.kinds().map(|name| kinds.0.get(&name).copied()).collect::<Option<_>>()?;
+        let numbers: Vec<i32> = batch.kinds().map(|name| known.kinds.get(&name).copied()).collect::<Option<_>>()?;
         let mut s_version = vec![None; batch.streams.len()];
         let mut written = vec![0; batch.streams.len()];
         let mut w_before = Vec::with_capacity(batch.w_stream.len());
@@ -73,12 +110,15 @@ impl<'b> Foreseen<'b> {
                 *written += i64::from(batch.w_count[write]);
             }
         }
+        let s_known = batch.streams.iter().map(|stream| known.versions.get(*stream).copied());
         let writes = batch.e_write.iter().map(|write| *write as usize - 1);
         let e_stream = writes.clone().map(|write| batch.w_stream[write]);
         let e_nth = writes.zip(&batch.e_offset).map(|(write, offset)| w_before[write] + offset);
         let ends = &batch.a_events_end;
         let e_ends_append = batch.e_append.iter().zip(1..).map(|(append, n)| ends[*append as usize - 1] == n);
         Some(Self {
+            s_known_at: bigint(known.at.get()),
+            s_known: unless(s_known.clone().all(|version| version.is_none()), s_known),
             e_stream: unless(e_stream.clone().zip(1..).all(|(stream, n)| stream == n), e_stream),
             e_nth: unless(e_nth.clone().all(|nth| nth == 1), e_nth),
             e_kind: batch.e_kind.iter().map(|kind| numbers[*kind as usize - 1]).collect(),
@@ -108,7 +148,9 @@ impl<'b> Foreseen<'b> {
     pub(super) fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         let batch = self.batch;
         vec![
+            (&self.s_known_at, Type::INT8),
             (&batch.streams, Type::TEXT_ARRAY),
+            (&self.s_known, Type::INT8_ARRAY),
             (&self.s_version, Type::INT8_ARRAY),
             (&self.e_stream, Type::INT4_ARRAY),
             (&self.e_nth, Type::INT8_ARRAY),

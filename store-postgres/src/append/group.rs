@@ -52,10 +52,6 @@ struct Index {
 }
 
 impl Group {
-    pub(super) fn events(&self) -> usize {
-        self.events
-    }
-
     pub(super) fn is_full(&self) -> bool {
         self.events >= EVENTS_MAX || self.bytes >= BYTES_MAX || self.pairs >= RIVALS_MAX
     }

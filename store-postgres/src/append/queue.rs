@@ -1,15 +1,11 @@
 //! What waits for the sequencer, in the order in which it was handed over, and the group that it makes of it.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use indelible_core::StoreError;
 use tokio::{sync::mpsc, task};
 
-use super::{Waiting, group::Group, told::Written};
-
-/// Events that keep the server busy for as long as a process takes to answer as many and to have their callers hand over
-/// the next. Where there are twice as many, they go in two halves by turns.
-const HALF_EVENTS: usize = 32;
+use super::{Waiting, group::Group};
 
 /// What is handed to the sequencer, with its room in the queue until it is answered.
 pub(crate) enum Job {
@@ -33,14 +29,9 @@ impl Queue {
         Self { jobs, group: Group::default(), held: None, is_closing: false, patience }
     }
 
-    /// Whether what goes next keeps the server busy by itself.
-    pub(super) fn has_enough(&self) -> bool {
-        self.group.events() >= HALF_EVENTS || self.group.is_full()
-    }
-
-    /// Waits until something waits here; `false` where that will never be.
+    /// Waits until something can go; `false` where that will never be.
     pub(super) async fn wait(&mut self) -> bool {
-        if self.group.waiting.is_empty() && !self.is_closing {
+        if self.group.waiting.is_empty() && self.held.is_none() && !self.is_closing {
             match self.jobs.recv().await {
                 Some(job) => self.add(job),
                 None => self.is_closing = true,
@@ -51,7 +42,7 @@ impl Queue {
     }
 
     /// Takes what is there, as far as it can go together.
-    pub(super) fn take(&mut self) {
+    fn take(&mut self) {
         if let Some(held) = self.held.take() {
             self.add(Job::Append(held));
         }
@@ -86,9 +77,11 @@ impl Queue {
         self.take();
     }
 
-    /// What goes next; where `by_halves` and it is much, one half of it. Refuses those who can't be answered in time any
-    /// more: while the server was away, those before them have used up their patience.
-    pub(super) fn group(&mut self, by_halves: bool) -> Group {
+    /// What goes next: all of it. (Two halves by turns, so that callers are answered while the server writes the others',
+    /// were slower at 64 and 256 callers and no quicker at 1,024: what a batch costs by itself was paid twice.) Refuses
+    /// those who can't be answered in time any more: while the server was away, those before them have used up their
+    /// patience.
+    pub(super) fn group(&mut self) -> Group {
         let mut group = std::mem::take(&mut self.group);
         if group.waiting.iter().any(|waiting| waiting.handed_over.elapsed() > self.patience) {
             for waiting in std::mem::take(&mut group).waiting {
@@ -101,29 +94,7 @@ impl Queue {
                 }
             }
         }
-        if by_halves && group.waiting.len() > 1 && group.events() >= 2 * HALF_EVENTS {
-            self.group = group.split();
-        }
         group
-    }
-
-    /// Waits for the server. Meanwhile tells those before what was written of theirs, and takes what they hand over then.
-    pub(super) async fn meanwhile<T>(&mut self, call: impl Future<Output = T>, untold: &mut Option<Written>) -> T {
-        let mut call = pin!(call);
-        let pass = async {
-            // The call is on its way first.
-            task::yield_now().await;
-            if let Some(written) = untold.take() {
-                written.tell();
-                self.let_others_come().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            answer = &mut call => return answer,
-            () = pass => {}
-        }
-        call.await
     }
 
     /// Refuses all that is left.

@@ -1,6 +1,6 @@
 //! What each append of a batch is told.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, convert::Infallible};
 
 use indelible_core::{
     AppendOutcome, Appended, EventId, InvalidInput, Judgement, Position, StoreError, StoreId, Token, judge,
@@ -15,30 +15,17 @@ use super::{
 };
 use crate::read::Reader;
 
-/// A batch that is written as it was foreseen.
-pub(super) struct Written {
-    store: StoreId,
-    facts: Facts,
-    waiting: Vec<Waiting>,
-}
-
-impl Written {
-    pub(super) fn new(store: StoreId, facts: Facts, waiting: Vec<Waiting>) -> Self {
-        Self { store, facts, waiting }
-    }
-
-    /// Tells each caller its events as they are recorded.
-    pub(super) fn tell(self) {
-        let Facts { mut head, recorded_at, versions, .. } = self.facts;
-        // By streams that an append writes, in the order of their first events: so `record` asks for them.
-        let mut versions = versions.into_iter();
-        for Waiting { append, answer, .. } in self.waiting {
-            let version = |_: &_| Ok::<_, std::convert::Infallible>(versions.next().unwrap_or_default());
-            let Ok(events) = append.record(head, recorded_at, version);
-            head = head.plus(events.len() as u64);
-            // Sending fails where the caller has gone away, here and below.
-            let _ = answer.send(Ok(AppendOutcome::Appended(Appended::new(self.store, events, false))));
-        }
+/// Tells the callers of a batch that was written as it was foreseen.
+pub(super) fn written(store: StoreId, facts: Facts, waiting: Vec<Waiting>) {
+    let Facts { mut head, recorded_at, versions, .. } = facts;
+    // By streams that an append writes, in the order of their first events: so `record` asks for them.
+    let mut versions = versions.into_iter();
+    for Waiting { append, answer, .. } in waiting {
+        let version = |_: &_| Ok::<_, Infallible>(versions.next().unwrap_or_default());
+        let Ok(events) = append.record(head, recorded_at, version);
+        head = head.plus(events.len() as u64);
+        // Sending fails where the caller has gone away, here and below.
+        let _ = answer.send(Ok(AppendOutcome::Appended(Appended::new(store, events, false))));
     }
 }
 

@@ -5,7 +5,9 @@
 -- with * has nothing but NULL or what its comment says in it, NULL stands for it.
 CREATE FUNCTION append_foreseen(
     call uuid, known_position bigint, known_id uuid, asynchronous boolean, -- as for `append`
-    streams text[], s_version bigint[],     -- streams that are written or expected, and the version that each must have
+    s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions
+    streams text[], s_known bigint[], s_version bigint[], -- * streams that are written or expected (not *), the version
+                                            -- that each has if that is still so, and the one that it must have
     e_stream integer[], e_nth bigint[],     -- * the stream of each event (its own number), which of its events there (1)
     e_kind integer[], e_id uuid[], e_correlation_id uuid[], e_causation_id uuid[], -- * but kinds, ids and data
     e_ends_append boolean[], e_tags text[], e_metadata text[], e_data bytea[], -- * (true for the ends)
@@ -21,20 +23,22 @@ BEGIN
 
     -- The facts.
     SELECT coalesce(h.position, 0), h.id, greatest(h.recorded_at, clock_timestamp()), f.heads,
-            current_setting('transaction_isolation') = 'read committed'
+            f.is_other IS NOT TRUE
+            AND current_setting('transaction_isolation') = 'read committed'
             AND (asynchronous OR 'off' NOT IN (current_setting('synchronous_commit'), current_setting('fsync')))
             AND NOT EXISTS (SELECT FROM fences f WHERE f.call = append_foreseen.call)
             AND (known_position = 0 OR EXISTS (SELECT FROM log l WHERE l.position = known_position AND l.id = known_id))
             AND NOT EXISTS (SELECT FROM log l WHERE l.id = ANY (e_id))
-            AND NOT EXISTS (SELECT FROM generate_series(1, cardinality(streams)) n
-                            WHERE f.heads[n] < 0 OR f.heads[n] <> s_version[n])
         INTO head, head_id, at, s_head, is_written
         FROM (VALUES (true)) one
-        CROSS JOIN (SELECT ARRAY(
-                SELECT coalesce((SELECT CASE WHEN l.closes_stream THEN -l.version ELSE l.version END
-                                 FROM log l WHERE l.stream = streams[n] ORDER BY l.version DESC LIMIT 1), 0)
-                FROM generate_series(1, cardinality(streams)) n) OFFSET 0) f (heads)
-        LEFT JOIN LATERAL (SELECT l.* FROM log l ORDER BY l.position DESC LIMIT 1) h ON true;
+        LEFT JOIN LATERAL (SELECT l.* FROM log l ORDER BY l.position DESC LIMIT 1) h ON true
+        CROSS JOIN LATERAL (
+            SELECT array_agg(s.version), bool_or(s.version < 0 OR s.version <> s_version[s.n])
+            FROM (SELECT n, coalesce(
+                    CASE h.position WHEN s_known_at THEN s_known[n] END,
+                    (SELECT CASE WHEN l.closes_stream THEN -l.version ELSE l.version END
+                     FROM log l WHERE l.stream = streams[n] ORDER BY l.version DESC LIMIT 1), 0) version
+                FROM generate_series(1, cardinality(streams)) n OFFSET 0) s OFFSET 0) f (heads, is_other);
     -- The judgement.
     IF NOT is_written THEN
         RETURN;
