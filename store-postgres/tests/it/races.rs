@@ -109,3 +109,24 @@ async fn only_what_is_not_as_foreseen_is_judged() {
         assert_eq!((judged(), versions("a-1").await), (batches, version + 2), "after a conflict once more");
     }
 }
+
+/// A process that knows the versions of what it wrote itself finds what another has written meanwhile.
+#[tokio::test]
+async fn what_another_wrote_is_not_overlooked() {
+    let (url, schema) = (shared_url(), fresh_schema());
+    let options = PostgresStore::options().schema(&schema);
+    let stores = [options.clone().open(&url).await.unwrap(), options.open(&url).await.unwrap()];
+    let names = ["a-1", "a-2", "a-3"];
+    let mut versions = [0; 3];
+    for _ in 0..200 {
+        let [store, name, events] = [2, 3, 3].map(|n| rand::rng().random_range(0..n));
+        let append = Append::to(stream(names[name]), ExpectedVersion::Any, (0..=events).map(|_| event("Written")));
+        let AppendOutcome::Appended(done) = stores[store].append(append).await.unwrap() else { panic!("any version") };
+        let told: Vec<u64> = done.events.iter().map(|event| event.version.get()).collect();
+        let next: Vec<u64> = (0..=events as u64).map(|n| versions[name] + 1 + n).collect();
+        assert_eq!(told, next, "{} after {versions:?}", names[name]);
+        versions[name] += next.len() as u64;
+    }
+    let judged: u64 = stores.iter().map(|store| store.statistics().judged_batches).sum();
+    assert!(judged < 10, "{judged} batches were judged, which asks for versions anyway");
+}
