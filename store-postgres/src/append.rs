@@ -83,7 +83,17 @@ enum Called {
     Judged(Answer),
 }
 
-/// Why a call was not answered.
+/// What became of one call.
+enum Attempt {
+    Answered(Row),
+    /// The server said no; nothing was written.
+    Refused(Error),
+    NotSent(Cause),
+    /// It may have written, or write yet. Without a cause: it ran out of time.
+    Lost(Option<Cause>),
+}
+
+/// Why a batch was not answered.
 enum Lost {
     /// The server said no; nothing was written.
     Refused(Error),
@@ -178,79 +188,93 @@ impl Sequencer {
     /// Calls the function until it answers, as long as there is patience.
     async fn call(&mut self, batch: &Batch<'_>) -> Result<Called, Lost> {
         let mut patience = Patience::new(self.shared.options.patience);
-        let until = patience.until();
-        // Whether a call may have written this batch, or write it yet; and whether this one may.
-        let (mut is_sent, mut is_under_way) = (false, false);
+        // Whether a call may have written this batch, or write it yet.
+        let mut is_sent = false;
         // Only `append` brings fences.
         let may_foresee = self.given_up.is_empty() && !self.is_contended;
         let mut foreseen = if may_foresee { Foreseen::of(batch, &self.known) } else { None };
         loop {
             let call = Uuid::new_v4();
-            let lost: Cause = match time::timeout_at(until, self.session()).await {
-                Err(elapsed) => elapsed.into(),
-                Ok(Err(error)) => error.into(),
-                Ok(Ok(_)) => {
-                    match time::timeout_at(until, self.send(call, batch, foreseen.as_ref(), &mut is_under_way)).await {
-                        Ok(Ok(row)) => {
-                            let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
-                            if let Some(foreseen) = foreseen.take() {
-                                let Some(facts) = foreseen.written(&row).map_err(unreadable)? else { continue };
-                                self.known.wrote(batch, &facts);
-                                return Ok(Called::AsForeseen(facts));
-                            }
-                            self.shared.counters.judged();
-                            let answer = Answer::decode(&row).map_err(unreadable)?;
-                            self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
-                            self.given_up.clear();
-                            self.known.judged(batch, &answer);
-                            return Ok(Called::Judged(answer));
-                        }
-                        Ok(Err(error)) if was_refused(&error) && !is_sent && !may_pass(&error) && !is_stale(&error) => {
-                            return Err(Lost::Refused(error));
-                        }
-                        Ok(Err(error)) if is_of_another_log(&error) => {
-                            self.shared.fail(LOST_EVENTS.into());
-                            return Err(Lost::Unknown(Some(error.into())));
-                        }
-                        // The call that was refused wrote nothing, its fences neither. Its plan may be from before a migration.
-                        Ok(Err(error)) if was_refused(&error) => {
-                            if is_stale(&error) {
-                                self.session = None;
-                            }
-                            error.into()
-                        }
-                        Ok(Err(error)) if !is_under_way => {
-                            self.session = None;
-                            error.into()
-                        }
-                        Ok(Err(error)) => {
-                            self.lose(call);
-                            tracing::warn!(%error, "a connection was lost in the middle of a call; its outcome is looked for");
-                            if bugs::is_on(bugs::LOST_MEANS_NO) {
-                                return Err(Lost::Unreachable(Some(error.into())));
-                            }
-                            is_sent = true;
-                            foreseen = None;
-                            error.into()
-                        }
-                        Err(elapsed) if !is_under_way && !is_sent => {
-                            self.session = None;
-                            return Err(Lost::Unreachable(Some(elapsed.into())));
-                        }
-                        Err(_elapsed) => {
-                            self.lose(call);
-                            return Err(Lost::Unknown(None));
-                        }
+            let lost = match self.attempt(patience.until(), call, batch, foreseen.as_ref()).await {
+                Attempt::Answered(row) => {
+                    let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
+                    if let Some(foreseen) = foreseen.take() {
+                        let Some(facts) = foreseen.written(&row).map_err(unreadable)? else { continue };
+                        self.known.wrote(batch, &facts);
+                        return Ok(Called::AsForeseen(facts));
                     }
+                    self.shared.counters.judged();
+                    let answer = Answer::decode(&row).map_err(unreadable)?;
+                    self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
+                    self.given_up.clear();
+                    self.known.judged(batch, &answer);
+                    return Ok(Called::Judged(answer));
+                }
+                // Its fences were not written either.
+                Attempt::Refused(error) => {
+                    let may_pass = may_pass(&error) || is_stale(&error);
+                    if !may_pass && !is_sent {
+                        return Err(Lost::Refused(error));
+                    } else if is_of_another_log(&error) {
+                        self.shared.fail(LOST_EVENTS.into());
+                        return Err(Lost::Unknown(Some(error.into())));
+                    } else if is_stale(&error) {
+                        self.session = None;
+                    }
+                    Some(error.into())
+                }
+                Attempt::NotSent(cause) => Some(cause),
+                Attempt::Lost(cause) => {
+                    self.lose(call);
+                    if bugs::is_on(bugs::LOST_MEANS_NO) {
+                        return Err(Lost::Unreachable(cause));
+                    }
+                    is_sent = true;
+                    foreseen = None;
+                    cause
                 }
             };
             if !patience.wait().await {
-                return Err(if is_sent { Lost::Unknown(Some(lost)) } else { Lost::Unreachable(Some(lost)) });
+                return Err(if is_sent { Lost::Unknown(lost) } else { Lost::Unreachable(lost) });
             }
         }
     }
 
-    /// Sends a batch once, on the connection that there is, and says from when on it may be written.
+    /// Calls it once, on a new connection where there is none.
+    async fn attempt(
+        &mut self,
+        until: time::Instant,
+        call: Uuid,
+        batch: &Batch<'_>,
+        foreseen: Option<&Foreseen<'_>>,
+    ) -> Attempt {
+        match time::timeout_at(until, self.session()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Attempt::NotSent(error.into()),
+            Err(elapsed) => return Attempt::NotSent(elapsed.into()),
+        }
+        let mut is_under_way = false;
+        let lost: Option<Cause> =
+            match time::timeout_at(until, self.send(call, batch, foreseen, &mut is_under_way)).await {
+                Ok(Ok(row)) => return Attempt::Answered(row),
+                Ok(Err(error)) if was_refused(&error) => return Attempt::Refused(error),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, is_under_way, "the connection for appends was lost");
+                    Some(error.into())
+                }
+                Err(elapsed) if !is_under_way => Some(elapsed.into()),
+                Err(_elapsed) => None,
+            };
+        match lost {
+            Some(cause) if !is_under_way => {
+                self.session = None;
+                Attempt::NotSent(cause)
+            }
+            lost => Attempt::Lost(lost),
+        }
+    }
+
+    /// Sends a batch on the connection that there is, and says from when on it may be written.
     async fn send(
         &mut self,
         call: Uuid,
@@ -258,7 +282,6 @@ impl Sequencer {
         foreseen: Option<&Foreseen<'_>>,
         is_under_way: &mut bool,
     ) -> Result<Row, Error> {
-        *is_under_way = false;
         let Self { session, shared, publisher, given_up, .. } = self;
         let session = session.as_mut().expect("the caller has asked for one");
         let seen = publisher.seen();
