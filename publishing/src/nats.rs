@@ -64,7 +64,7 @@ use async_nats::{
     jetstream::{
         self, Context, ErrorCode,
         consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
-        context::{PublishError, PublishErrorKind},
+        context::{CreateStreamError, GetStreamError, PublishError, PublishErrorKind},
         publish::PublishAck,
         stream::{self, StorageType},
     },
@@ -73,7 +73,7 @@ use futures::{
     StreamExt,
     stream::{BoxStream, try_unfold},
 };
-use indelible_core::{Cause, InvalidInput, StreamId};
+use indelible_core::{InvalidInput, StreamId};
 use indelible_sagas::Failure;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
@@ -129,15 +129,15 @@ impl JetStream {
     ///
     /// # Errors
     /// What the server says: that there is one with another configuration, say.
-    pub async fn create(&self, config: stream::Config) -> Result<(), Cause> {
-        Ok(self.context.create_stream(config).await.map(|_| ())?)
+    pub async fn create(&self, config: stream::Config) -> Result<(), CreateStreamError> {
+        self.context.create_stream(config).await.map(|_| ())
     }
 
     /// The sequence number of its last message, 0 where there was none.
     ///
     /// # Errors
     /// What the server says, or that it doesn't.
-    pub async fn last(&self) -> Result<u64, Cause> {
+    pub async fn last(&self) -> Result<u64, GetStreamError> {
         Ok(self.context.get_stream(&*self.name).await?.cached_info().state.last_sequence)
     }
 
@@ -192,7 +192,7 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl Feed for JetStream {
     async fn read(&self, after: Option<&Place>) -> Result<BoxStream<'static, Result<Delivery, FeedError>>, FeedError> {
-        let failed = |error: jetstream::context::GetStreamError| FeedError::unavailable("looking at the stream", error);
+        let failed = |error: GetStreamError| FeedError::unavailable("looking at the stream", error);
         let stream = self.context.get_stream(&*self.name).await.map_err(failed)?;
         let info = stream.cached_info();
         let created = SystemTime::from(info.created).duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -56,7 +56,7 @@ pub trait Publish: Send + Sync + 'static {
 /// acknowledged, with all before it.
 ///
 /// While the broker can't be reached nothing is held against an event: it is tried again for as long as it takes, and
-/// [`Running::statuses`](indelible_projections::Running::statuses) says why.
+/// [`Running::status`](indelible_projections::Running::status) says why.
 pub struct Publisher<P, B> {
     publish: P,
     broker: B,
