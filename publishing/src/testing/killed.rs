@@ -58,15 +58,23 @@ pub struct Writer {
     seed: u64,
     numbers: Vec<u64>,
     written: u64,
+    block: u64,
 }
 
-/// An append has no more streams than this.
-const APPEND_EVENTS: u64 = 100;
+/// Two blocks have no more streams than an append may.
+const BLOCK_GAUGES: u64 = 50;
 
 impl Writer {
     /// For this seed.
     pub fn new(seed: u64, streams: usize) -> Self {
-        Self { seed, numbers: vec![0; streams], written: 0 }
+        Self { seed, numbers: vec![0; streams], written: 0, block: 100 }
+    }
+
+    /// Writes blocks of so many events in an append, instead of a hundred, each to 50 of the streams.
+    #[must_use]
+    pub fn in_blocks(mut self, events: u64) -> Self {
+        self.block = events;
+        self
     }
 
     /// Writes so many more.
@@ -77,7 +85,7 @@ impl Writer {
         self.write_up_to(store, self.written + events, Duration::ZERO).await;
     }
 
-    /// Goes on in a log that this writer alone has written, until it has so many events, with a pause after each hundred.
+    /// Goes on in a log that this writer alone has written, until it has so many events, with a pause before each block.
     ///
     /// # Panics
     /// Where the store fails.
@@ -90,7 +98,7 @@ impl Writer {
         while self.written < end {
             sleep(pause).await;
             let mut append = Append::new();
-            for _ in 0..APPEND_EVENTS.min(end - self.written) {
+            for _ in 0..self.block.min(end - self.written) {
                 let (stream, event) = self.next();
                 append = append.event(stream, event);
             }
@@ -102,9 +110,12 @@ impl Writer {
     }
 
     fn next(&mut self) -> (StreamId, NewEvent) {
+        let (gauges, block) = (self.numbers.len() as u64, self.written / self.block);
         self.written += 1;
         let random = mixed(self.seed ^ mixed(self.written));
-        let (gauge, value) = ((random % self.numbers.len() as u64) as usize, random >> 32);
+        // A block of a hundred has no more streams than that anyway.
+        let gauge = if self.block > 100 { mixed(block) % gauges + random % BLOCK_GAUGES } else { random };
+        let (gauge, value) = ((gauge % gauges) as usize, random >> 32);
         let (event_type, data) = match random >> 20 & 15 {
             0 => ("Calibrated", format!(r#"{{"value":{value}}}"#)),
             1 => ("Rumoured", format!(r#"{{"value":{value}}}"#)),

@@ -6,7 +6,7 @@
 use std::{process::Stdio, time::Duration};
 
 use indelible_core::conformance::fault;
-use indelible_postgres::{PostgresModel, PostgresStore};
+use indelible_postgres::{Durability, PostgresModel, PostgresStore};
 use indelible_publishing::{
     bugs::{self, Bug},
     testing::{
@@ -35,21 +35,31 @@ pub(crate) fn run(url: &str, job: &str) {
         Err(_) => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build().unwrap().block_on(async {
-        let store = PostgresStore::options().schema(store).connections(4).open(url).await.unwrap();
+        let store = open(url, store).await;
         if side == "consumer" {
             return run_consumer(&store, nats).await;
         }
         let lease = Duration::from_secs(1);
         let model = PostgresModel::options().schema(model).lease(lease).open(url).await.unwrap();
         let (events, pause) = (events.parse().unwrap(), Duration::from_millis(pause.parse().unwrap()));
-        let writer = Writer::new(seed.parse().unwrap(), streams(events));
+        let writer = Writer::new(seed.parse().unwrap(), streams(events)).in_blocks(block(events));
         run_publisher((&store, &model), nats, writer, (events, pause)).await;
     });
+}
+
+/// The database's server is not killed here, so that nothing it has taken is lost.
+async fn open(url: &str, schema: &str) -> PostgresStore {
+    let options = PostgresStore::options().schema(schema).durability(Durability::Asynchronous);
+    options.connections(4).open(url).await.unwrap()
 }
 
 /// Enough to have many messages under way.
 fn streams(events: u64) -> usize {
     (events / 60).clamp(10, 2_000) as usize
+}
+
+fn block(events: u64) -> u64 {
+    (events / 60).clamp(100, 2_000)
 }
 
 /// What came of it, and how often each was killed.
@@ -58,7 +68,7 @@ fn campaign(seed: u64, kills: u64, events: u64, bug: Option<Bug>) -> (Result<Jud
     let mut server = NatsServer::start(dir.path());
     let (log, consumer, model) = (fresh_schema(), fresh_schema(), fresh_model());
     // Long enough for all kills to strike.
-    let pause = kills * 350 * 100 / events;
+    let pause = kills * 350 * block(events) / events;
     let nats = server.url();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -78,8 +88,7 @@ fn campaign(seed: u64, kills: u64, events: u64, bug: Option<Bug>) -> (Result<Jud
     };
     let killed = kill_at_random(&mut server, (seed, kills), start);
     let judged = runtime.block_on(async {
-        let log = PostgresStore::options().schema(&log).connections(4).open(&url).await.unwrap();
-        let consumer = PostgresStore::options().schema(&consumer).connections(8).open(&url).await.unwrap();
+        let (log, consumer) = (open(&url, &log).await, open(&url, &consumer).await);
         take_all_and_judge(&log, &consumer, &nats).await
     });
     (judged, killed)
