@@ -58,3 +58,9 @@ pub use indelible_sagas::{
     self as sagas, Call, Dependency, Failure, Outcome, Past, Perform, Plan, React, Reactor, Saga, SagaWorker, Sagas,
     Standing, Step,
 };
+
+// Publishing.
+#[cfg(feature = "publishing")]
+pub use indelible_publishing::{
+    self as publishing, Broker, Feed, Inbox, IntegrationEvent, Message, Publish, Publisher, Receive, RunningInbox,
+};

@@ -270,7 +270,7 @@ impl Retry {
     pub const NEVER: Self = Self { attempts_max: 1, ..Self::DEFAULT };
 
     /// The pause after so many failed attempts, with its jitter.
-    pub(crate) fn pause(&self, attempts: u32) -> Duration {
+    pub fn pause(&self, attempts: u32) -> Duration {
         let doubled = self.pause_first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
         doubled.min(self.pause_max).mul_f64(rand::random_range(0.5..=1.0))
     }

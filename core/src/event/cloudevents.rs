@@ -93,6 +93,31 @@ impl CloudEvent {
         }
     }
 
+    /// The event as others are to see it, an *integration event*: said by this source, of this type and schema version,
+    /// with this data. Tags and metadata are left out, which are nobody's business outside.
+    #[must_use]
+    pub fn for_others(
+        self,
+        source: impl Into<String>,
+        event_type: impl Into<String>,
+        schema_version: u32,
+        data: Box<RawValue>,
+    ) -> Self {
+        Self {
+            source: source.into(),
+            event_type: event_type.into(),
+            schemaversion: schema_version,
+            datacontenttype: ContentType::JSON,
+            data: Some(data),
+            data_base64: None,
+            tags: None,
+            metadata: None,
+            closesstream: false,
+            endsappend: false,
+            ..self
+        }
+    }
+
     /// The event that was put in this form.
     ///
     /// # Errors

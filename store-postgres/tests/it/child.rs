@@ -44,6 +44,8 @@ fn child() {
         Some(("model", schema)) => runtime.block_on(crate::read_model::open(&url, schema)),
         #[cfg(feature = "projections")]
         Some(("project", job)) => runtime.block_on(crate::read_model::project(&url, job)),
+        #[cfg(feature = "projections")]
+        Some(("publishing", job)) => crate::publishing::run(&url, job),
         #[cfg(feature = "sagas")]
         Some(("sagas", job)) => runtime.block_on(crate::sagas::run(&url, job)),
         _ => panic!("no child knows how to {job}"),

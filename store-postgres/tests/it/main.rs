@@ -17,6 +17,8 @@ mod history;
 mod hostile;
 mod opening;
 mod pooled;
+#[cfg(feature = "projections")]
+mod publishing;
 mod races;
 #[cfg(feature = "projections")]
 mod read_model;

@@ -1,0 +1,9 @@
+//! Publishers and inboxes: what they keep while brokers lose and repeat messages, and on a NATS server.
+
+mod fixture;
+
+mod failures;
+mod feeds;
+mod jetstream;
+mod order;
+mod rate;
