@@ -78,7 +78,11 @@ async fn a_cluster_that_was_paused_catches_up() {
             let store = site.store.clone();
             async move { deposits(&store, 4_000).await }
         });
-        let begins = timeout(SOON, async { while site.come_to().await == 0 {} });
+        let begins = timeout(SOON, async {
+            while site.come_to().await == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
         begins.await.expect("it does not begin");
         workers.iter().for_each(|worker| worker.signal("-STOP"));
         block_in_place(|| cluster.pause());
