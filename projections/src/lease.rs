@@ -100,13 +100,14 @@ impl<M: ReadModel> Keeper<M> {
     }
 
     /// When to try again what failed.
-    fn soon(&self, error: &dyn std::error::Error) -> Instant {
+    pub fn soon(&self, error: &dyn std::error::Error) -> Instant {
         tracing::warn!(projection = %self.worker.runs, %error, "the leases could not be renewed");
         Instant::now() + self.lease / 12
     }
 
-    /// Takes what is free, up to the share.
+    /// Takes what is free, up to the share. One that can't be had now is in no other's way.
     async fn take(&mut self, share: usize, others: &[&Lease]) -> Result<(), ReadModelError> {
+        let mut busy = None;
         let free = |partition: &Partition| others.iter().all(|lease| lease.partition != *partition);
         for partition in (0..self.partitions).map(Partition).filter(free) {
             if self.held.len() >= share {
@@ -117,12 +118,17 @@ impl<M: ReadModel> Keeper<M> {
             }
             // Where there is no room, the runner is at work, and gets the partition at a later beat.
             let Ok(room) = self.tell.try_reserve() else { break };
-            if let Some(claim) = self.model.take(&self.worker.runs, partition, &self.worker.id).await? {
-                self.held.insert(partition, claim.epoch);
-                room.send(Command::Own(claim));
+            match self.model.take(&self.worker.runs, partition, &self.worker.id).await {
+                Ok(Some(claim)) => {
+                    self.held.insert(partition, claim.epoch);
+                    room.send(Command::Own(claim));
+                }
+                Ok(None) => {}
+                Err(error) if error.is_retryable() => busy = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        busy.map_or(Ok(()), Err)
     }
 
     /// The runner gives a partition up when it has committed what is under way.

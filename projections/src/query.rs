@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     Projection, ProjectionId, ReadModel, WaitError, Waited,
-    wait::{Goal, Watched},
+    wait::{Goal, Watched, within},
 };
 
 /// A question, as a type: `struct BalanceOf(AccountId);`.
@@ -92,9 +92,12 @@ impl<M: ReadModel> Views<M> {
         stream: Option<&StreamId>,
         time: Duration,
     ) -> Result<Waited, WaitError> {
-        let goal = Goal::of(&self.store, token, stream, time).await?;
-        let (id, partitions) = (ProjectionId::of::<P>(), P::ORDER.partitions());
-        Ok(Watched { model: self.model.clone(), id, partitions, owned: None }.reach(&goal).await?)
+        within(time, async {
+            let goal = Goal::of(&self.store, token, stream).await?;
+            let (id, partitions) = (ProjectionId::of::<P>(), P::ORDER.partitions());
+            Ok(Watched { model: self.model.clone(), id, partitions, owned: None }.reach(&goal).await?)
+        })
+        .await
     }
 }
 

@@ -134,10 +134,23 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         lanes.chain(self.outage.map(|(_, until)| until)).min()
     }
 
-    /// The next chunk for the partition that is furthest behind.
+    /// The next chunk for the partition that is furthest behind; or an empty one, where a partition had to stop.
     async fn read(&mut self) -> Result<Chunk<P::Event>, StoreError> {
+        if self.paused || self.outage.is_some() {
+            return std::future::pending().await;
+        }
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_running() && !lane.is_checked) {
+            match self.store.check(&lane.claim.position).await {
+                Ok(()) => lane.is_checked = true,
+                Err(error) if is_passing(&error) => return Err(error),
+                Err(error) => {
+                    lane.stop(told(&error));
+                    return Ok(Chunk::default());
+                }
+            }
+        }
         let from = self.running().map(|lane| lane.looked_to).min_by_key(|token| token.position);
-        let (Some(from), false, None) = (from, self.paused, self.outage) else { return std::future::pending().await };
+        let Some(from) = from else { return std::future::pending().await };
         sleep_until(self.rests_until).await;
         let stands = self.ahead.as_ref().is_some_and(|ahead| ahead.taken_to == from);
         if !stands {
@@ -172,11 +185,14 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         // Who is about to take over must not be thought to be behind.
         let hurries = chunk.caught_up && self.shared.life.builds.load(Ordering::Acquire);
         let mut shares: Vec<_> = self.lanes.iter().map(|lane| Share::new(lane.claim.replays_to)).collect();
+        let mut lane_of = vec![None; self.shared.partitions as usize];
+        for (n, lane) in self.lanes.iter().enumerate() {
+            lane_of[lane.claim.partition.0 as usize] = Some(n);
+        }
         for read in chunk.events {
             let event = recorded(&read);
             let partition = Partition::of(&event.stream, self.shared.partitions);
-            let owner = self.lanes.iter().position(|lane| lane.claim.partition == partition);
-            if let Some(lane) = owner
+            if let Some(lane) = lane_of[partition.0 as usize]
                 && unseen(&self.lanes[lane].looked_to, event)
             {
                 shares[lane].push(read);
@@ -210,7 +226,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     /// The log could not be read: later again, or never.
     fn unreadable(&mut self, error: StoreError) {
         self.ahead = None;
-        if error.is_retryable() || matches!(error, StoreError::Stopped { .. }) {
+        if is_passing(&error) {
             let attempts = self.outage.map_or(1, |(attempts, _)| attempts + 1);
             tracing::warn!(projection = %self.shared.id, %error, "the log could not be read");
             self.outage = Some((attempts, Instant::now() + Retry::DEFAULT.pause(attempts)));
@@ -237,7 +253,10 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Own(claim) => self.own(claim).await,
+            Command::Own(claim) => {
+                self.lanes.retain(|known| known.claim.partition != claim.partition);
+                self.lanes.push(Lane::new(self.shared.clone(), claim));
+            }
             Command::Disown(partition) => self.disown(partition).await,
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
@@ -268,24 +287,12 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         }
     }
 
-    /// Takes a partition on, unless its checkpoint is of another log (L11).
-    async fn own(&mut self, claim: Claim) {
-        let checked = self.store.check(&claim.position).await;
-        let mut lane = Lane::new(self.shared.clone(), claim);
-        match checked {
-            Err(error) if !error.is_retryable() => lane.stop(told(&error)),
-            _ => {}
-        }
-        self.lanes.retain(|known| known.claim.partition != lane.claim.partition);
-        self.lanes.push(lane);
-    }
-
     /// Gives a partition back.
     async fn disown(&mut self, partition: Partition) {
         let Some(at) = self.lanes.iter().position(|lane| lane.claim.partition == partition) else { return };
         let mut lane = self.lanes.remove(at);
         lane.write_progress().await;
-        self.release(&lane.claim).await;
+        release(&self.shared.model, &lane.claim).await;
     }
 
     async fn drain(mut self) {
@@ -294,14 +301,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         }
         self.publish();
         for lane in &self.lanes {
-            self.release(&lane.claim).await;
-        }
-    }
-
-    async fn release(&self, claim: &Claim) {
-        if let Err(error) = self.shared.model.release(claim).await {
-            tracing::warn!(projection = %claim.projection, partition = %claim.partition, %error,
-                "could not be given back; its lease will run out");
+            release(&self.shared.model, &lane.claim).await;
         }
     }
 
@@ -312,6 +312,13 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             *known = now;
             changed
         });
+    }
+}
+
+async fn release(model: &impl ReadModel, claim: &Claim) {
+    if let Err(error) = model.release(claim).await {
+        tracing::warn!(projection = %claim.projection, partition = %claim.partition, %error,
+            "could not be given back; its lease will run out");
     }
 }
 
@@ -336,6 +343,11 @@ fn unseen(looked_to: &Token, event: &RecordedEvent) -> bool {
         return true;
     }
     looked_to.position < event.position
+}
+
+/// Whether the log may be read later.
+fn is_passing(error: &StoreError) -> bool {
+    error.is_retryable() || matches!(error, StoreError::Stopped { .. })
 }
 
 /// Sleeps until then, or for ever.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{TryStreamExt, future::join_all, stream::FuturesUnordered};
 use indelible_core::{AnyStore, Cause, Position, ReadLog, StreamId, Token};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -21,7 +21,7 @@ use crate::{
     VersionState, VersionStatus, WaitError, Waited,
     runner::Command,
     version::Life,
-    wait::{Goal, Look},
+    wait::{Goal, Look, within},
 };
 
 /// How often is looked whether a version has taken over that was asked to.
@@ -115,18 +115,26 @@ impl Running {
         stream: Option<&StreamId>,
         which: impl Fn(&Handle) -> bool,
     ) -> Result<Waited, WaitError> {
-        let goal = Goal::of(&self.store, token, stream, time).await?;
         let which = || self.handles.iter().filter(|handle| which(handle));
-        let waits = which().map(|handle| async {
-            let (current, _) = handle.watched.current().await?;
-            // What another version of it does here is waited for by that one.
-            match current != handle.id && which().any(|other| other.id == current) {
-                true => Ok(Waited::Reached),
-                false => handle.watched.reach(&goal).await,
+        within(time, async {
+            let goal = Goal::of(&self.store, token, stream).await?;
+            let waits = which().map(|handle| async {
+                let (current, _) = handle.watched.current().await?;
+                // What another version of it does here is waited for by that one.
+                match current != handle.id && which().any(|other| other.id == current) {
+                    true => Ok(Waited::Reached),
+                    false => handle.watched.reach(&goal).await,
+                }
+            });
+            let mut waits: FuturesUnordered<_> = waits.collect();
+            while let Some(waited) = waits.try_next().await? {
+                if waited != Waited::Reached {
+                    return Ok(waited);
+                }
             }
-        });
-        let answers = join_all(waits).await.into_iter().collect::<Result<Vec<_>, ReadModelError>>()?;
-        Ok(answers.into_iter().find(|waited| *waited != Waited::Reached).unwrap_or(Waited::Reached))
+            Ok(Waited::Reached)
+        })
+        .await
     }
 
     /// The versions of its projections, those too that nobody feeds any more: where each partition is, who owns it, how

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use indelible_core::{AnyStore, Position, StoreError, StreamId, Token};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{sleep, timeout},
 };
 
 use crate::{Partition, PartitionState, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionStatus};
@@ -42,6 +42,14 @@ pub enum WaitError {
     ReadModel(#[from] ReadModelError),
 }
 
+/// What waiting comes to, or that the time is over, whatever doesn't answer.
+pub(crate) async fn within(
+    time: Duration,
+    waits: impl Future<Output = Result<Waited, WaitError>>,
+) -> Result<Waited, WaitError> {
+    timeout(time, waits).await.unwrap_or(Ok(Waited::TimedOut))
+}
+
 /// What is waited for.
 #[derive(Clone, Debug)]
 pub(crate) struct Goal {
@@ -50,25 +58,18 @@ pub(crate) struct Goal {
     only_of: Option<StreamId>,
     /// Where this stream is parked, the answer is that.
     stream: Option<StreamId>,
-    until: Instant,
 }
 
 impl Goal {
     /// An append, which the log must hold; in one partition where a stream is named.
-    pub async fn of(
-        store: &AnyStore,
-        token: &Token,
-        stream: Option<&StreamId>,
-        time: Duration,
-    ) -> Result<Self, StoreError> {
-        let until = Instant::now() + time;
+    pub async fn of(store: &AnyStore, token: &Token, stream: Option<&StreamId>) -> Result<Self, StoreError> {
         store.check(token).await?;
         // An append that nobody named a stream of is found in that of its event.
         let found = match stream {
             None => store.event(token.event).await?.map(|event| event.stream),
             Some(stream) => Some(stream.clone()),
         };
-        Ok(Self { position: token.position, only_of: stream.cloned(), stream: found, until })
+        Ok(Self { position: token.position, only_of: stream.cloned(), stream: found })
     }
 }
 
@@ -103,20 +104,16 @@ impl<M: ReadModel> Watched<M> {
         }
     }
 
-    /// Waits for the version that queries see, also when another takes over meanwhile.
+    /// Waits for the version that queries see, also when another takes over meanwhile; for ever, if need be.
     pub async fn reach(&self, goal: &Goal) -> Result<Waited, ReadModelError> {
-        timeout_at(goal.until, async {
-            loop {
-                match self.reach_in_current(goal).await {
-                    Ok(Some(waited)) => return Ok(waited),
-                    Ok(None) => {}
-                    Err(error) if error.is_retryable() => sleep(PAUSE_MAX).await,
-                    Err(error) => return Err(error),
-                }
+        loop {
+            match self.reach_in_current(goal).await {
+                Ok(Some(waited)) => return Ok(waited),
+                Ok(None) => {}
+                Err(error) if error.is_retryable() => sleep(PAUSE_MAX).await,
+                Err(error) => return Err(error),
             }
-        })
-        .await
-        .unwrap_or(Ok(Waited::TimedOut))
+        }
     }
 
     /// `None` when another version has taken over in the meantime.

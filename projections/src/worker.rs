@@ -186,7 +186,11 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
                 draining: handle.draining.clone(),
                 held: BTreeMap::new(),
             };
-            let next = keeper.beat().await.map_err(|error| failed(error.into()))?;
+            let next = match keeper.beat().await {
+                // As of one who is at work in a partition that this one is to have.
+                Err(error) if error.is_retryable() => keeper.soon(&error),
+                next => next.map_err(|error| failed(error.into()))?,
+            };
             handle.keeper = Some(tokio::spawn(keeper.run(next)));
         }
     }

@@ -30,6 +30,8 @@ const CONFLICTS_MAX: u32 = 20;
 pub(super) struct Lane<P, M> {
     shared: Arc<Shared<P, M>>,
     pub claim: Claim,
+    /// Its checkpoint is known to be of this log (L11).
+    pub is_checked: bool,
     parked: Arc<HashSet<StreamId>>,
     pub looked_to: Token,
     pub state: PartitionState,
@@ -58,6 +60,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
             parked: Arc::new(claim.parked.iter().cloned().collect()),
             looked_to: claim.position,
             claim,
+            is_checked: false,
             state: PartitionState::Running,
             due: Instant::now(),
             unsure: false,
@@ -283,7 +286,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
                     if self.claim.position != claim.position {
                         self.attempts = 0;
                     }
-                    self.claim = claim;
+                    (self.claim, self.is_checked) = (claim, false);
                 }
                 Ok(None) => return self.state = PartitionState::Lost,
                 Err(error) => return self.give_way(error.into()),

@@ -218,6 +218,12 @@ impl ReadModel for Faulty {
     async fn partitions(&self, id: &ProjectionId) -> Result<Vec<PartitionRow>, ReadModelError> {
         self.model.partitions(id).await
     }
+    fn lease(&self) -> Option<Duration> {
+        self.model.lease()
+    }
+    async fn renew(&self, worker: &WorkerRow) -> Result<Roster, ReadModelError> {
+        self.model.renew(worker).await
+    }
 }
 impl Project<Faulty> for Tally {
     async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut MemoryTx) -> Result<(), Cause> {

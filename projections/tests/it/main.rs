@@ -5,6 +5,7 @@ mod exactly_once;
 mod failures;
 mod fixture;
 mod kit;
+mod log;
 mod model;
 mod policies;
 mod queries;

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{ContentType, EventType, NewEvent, Position, store::memory::MemoryStore};
+use indelible_core::{
+    ContentType, EventType, NewEvent, Position,
+    conformance::fault::{Line, seeded},
+    store::memory::MemoryStore,
+};
 use indelible_projections::{
     memory::{MemoryModel, MemoryTx},
     *,
@@ -216,7 +220,7 @@ async fn each_poison_meets_its_policy() {
         assert_eq!(outcome::<true>(UnknownType, letters).await, Outcome::HandledAll);
         rows += 2;
     }
-    println!("{rows} of {rows} policies obeyed, no event skipped without a record");
+    Line::clean("poison events", rows, rows, rows, "seven kinds of poison, three of letters").print();
 }
 
 #[test]
@@ -229,5 +233,5 @@ fn a_poison_that_is_skipped_is_noticed() {
     bugs::choose(Some(bugs::Bug::SkipsPoison));
     let skipped = std::panic::catch_unwind(play);
     bugs::choose(None);
-    assert!(skipped.is_err(), "nobody noticed");
+    seeded("poison events", "SkipsPoison", skipped.is_err(), &"it was skipped");
 }

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{EventStore, store::memory::MemoryStore};
+use indelible_core::{
+    EventStore,
+    conformance::fault::{Line, seeded},
+    store::memory::MemoryStore,
+};
 use indelible_projections::{bugs::Bug, memory::MemoryModel, *};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
@@ -18,6 +22,7 @@ use crate::{
 };
 
 const LEASE: Duration = Duration::from_secs(3);
+const SCHEDULES: &str = "random schedules of workers, in simulated time";
 const WORKERS_MAX: usize = 4;
 
 /// What happened in a schedule.
@@ -27,6 +32,7 @@ struct Told {
     deaths: usize,
     drains: usize,
     stalls: usize,
+    events: u64,
 }
 
 /// Plays a schedule, and panics where the read model is not what a clean pass gives.
@@ -83,6 +89,7 @@ fn play(seed: u64) -> Told {
         let waited = last.wait_for(&head, LEASE + Duration::from_secs(2)).await.unwrap();
         assert_eq!(waited, Waited::Reached, "seed {seed}: {:?}", last.status());
         assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await, "seed {seed}");
+        told.events = head.position.get();
         told
     })
 }
@@ -94,7 +101,7 @@ fn schedules() -> u64 {
 #[test]
 fn whatever_becomes_of_the_workers_the_read_model_is_what_a_clean_pass_gives() {
     let (mut deaths, mut drains, mut stalls) = (0, 0, 0);
-    let (mut outages, mut fenced, mut commits, mut takes) = (0, 0, 0, 0);
+    let (mut outages, mut fenced, mut commits, mut takes, mut events) = (0, 0, 0, 0, 0);
     for seed in 0..schedules() {
         let told = play(seed);
         (deaths, drains, stalls) = (deaths + told.deaths, drains + told.drains, stalls + told.stalls);
@@ -102,12 +109,13 @@ fn whatever_becomes_of_the_workers_the_read_model_is_what_a_clean_pass_gives() {
         fenced += told.seen.fenced.load(Relaxed);
         commits += told.seen.commits.load(Relaxed);
         takes += told.seen.takes.load(Relaxed);
+        events += told.events;
     }
-    println!(
-        "{} schedules: {deaths} deaths, {drains} drains, {stalls} stalls, {outages} outages, {takes} takes, \
-         {commits} commits, {fenced} fenced off",
-        schedules()
+    let controls = format!(
+        "{deaths} deaths, {drains} drains, {stalls} stalls, {outages} outages, {takes} takes, {commits} commits, \
+         {fenced} fenced off"
     );
+    Line::clean(SCHEDULES, schedules(), schedules(), events, &controls).seed(0).print();
     assert!([deaths, drains, stalls, outages, fenced].iter().all(|count| *count > 20), "a fault was hardly seen");
 }
 
@@ -117,7 +125,7 @@ fn seeded_bugs_are_caught() {
         bugs::choose(Some(bug));
         let caught = (0..schedules()).find(|seed| catch_unwind(AssertUnwindSafe(|| play(*seed))).is_err());
         bugs::choose(None);
-        println!("{bug:?} is caught by schedule {caught:?}");
-        assert!(caught.is_some(), "{bug:?} is not caught");
+        let name = format!("{bug:?}");
+        seeded(SCHEDULES, &name, caught.is_some(), &format!("by schedule {caught:?}"));
     }
 }

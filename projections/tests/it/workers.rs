@@ -140,3 +140,15 @@ impl<T, F: Future<Output = Result<T, ReadModelError>>> AwaitNow<T> for F {
         futures::FutureExt::now_or_never(self).expect("memory never waits").unwrap()
     }
 }
+
+/// Its owner's last batch is under way, and has its row locked.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_cannot_be_had_yet_is_in_no_others_way() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::shared(LEASE));
+    let faulty = Faulty::new(&model, Point::BeforeTake, Fault::Outage, 1);
+    let running = Worker::new(&store).with_id(WorkerId("a".into())).add(&faulty, Tally).start().await.unwrap();
+    assert_eq!(owners(&model).await, shares(&[("a", 3), ("nobody", 1)]));
+    sleep(LEASE / 3).await;
+    assert_eq!(owners(&model).await, shares(&[("a", 4)]));
+    drop(running);
+}

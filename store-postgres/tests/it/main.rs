@@ -6,6 +6,7 @@ mod proxy;
 mod writing;
 
 mod against_memory;
+#[cfg(feature = "bugs")]
 mod bugs;
 mod conformance;
 mod crash;

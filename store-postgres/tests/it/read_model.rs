@@ -2,12 +2,16 @@
 
 pub(crate) mod fixture;
 
+#[cfg(feature = "bugs")]
+mod bugs;
 mod kills;
 mod leases;
 mod letters;
 mod model;
+mod moving_on;
+mod process;
 mod transactions;
 mod versions;
 
-pub(crate) use kills::project;
 pub(crate) use model::open;
+pub(crate) use process::project;

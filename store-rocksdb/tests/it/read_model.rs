@@ -29,6 +29,9 @@ use crate::{
     projecting::{AccountEvent, LISTS, SUMS, TOTAL, Tally, account, deposited, fill, tally},
 };
 
+mod poison;
+mod versions;
+
 const SOON: Duration = Duration::from_secs(30);
 
 // ---- beside the memory one -----------------------------------------------------------------------------------------
@@ -390,7 +393,7 @@ async fn damaged_files_are_refused_or_stop_the_projection_and_are_held_against_n
     let store = RocksStore::open(dir.path().join("log")).unwrap();
     let Ok(model) = RocksModel::open(&flipped) else { return };
     fill(&store, 100).await;
-    let running = Worker::new(&store).add(&model, Parks::default()).start().await.unwrap();
+    let running = Worker::new(&store).add(&model, poison::Parks::default()).start().await.unwrap();
     let Waited::Stopped(error) = running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap() else {
         panic!("went on")
     };
@@ -398,289 +401,12 @@ async fn damaged_files_are_refused_or_stop_the_projection_and_are_held_against_n
     assert_eq!(model.letters(&ProjectionId::of::<Tally>(), None, Position::START, 9).await.unwrap(), []);
 }
 
-// ---- poison --------------------------------------------------------------------------------------------------------
-
-const POISON: u64 = 1_000_013;
-
-/// Cannot handle deposits of that until it is mended.
-#[derive(Clone, Default)]
-struct Parks {
-    mended: Arc<AtomicBool>,
-}
-impl Projection for Parks {
-    const NAME: &'static str = Tally::NAME;
-    const ORDER: Order = Tally::ORDER;
-    const ON_FAILURE: OnFailure = OnFailure::PARK;
-    const RETRY: Retry = Retry { attempts_max: 2, pause_first: Duration::from_millis(1), pause_max: SOON };
-    type Event = AccountEvent;
-    fn wants() -> Wants<AccountEvent> {
-        Tally::wants()
-    }
-}
-impl Project<RocksModel> for Parks {
-    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut RocksTx) -> Result<(), Cause> {
-        tally(envelope, tx)?;
-        match envelope.event {
-            AccountEvent::Deposited { cents: POISON } if !self.mended.load(SeqCst) => Err("it is poison".into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-async fn append(store: &RocksStore, name: &str, cents: u64) -> Token {
-    store.append(Append::to(account(name), ExpectedVersion::Any, [deposited(cents)])).await.unwrap();
-    store.head().await.unwrap()
-}
-
-/// Poison is parked, outlives the process's handle, is redriven, and comes to what a clean pass does.
-pub(crate) async fn park(dir: &Path) -> Verdict {
-    let mut verdict = Verdict::default();
-    let (store, parks) = (RocksStore::open(dir.join("log")).unwrap(), Parks::default());
-    let id = ProjectionId::of::<Parks>();
-    fill(&store, 200).await;
-    for (name, cents) in [("ada", 1), ("ada", POISON), ("bob", POISON), ("ada", 2), ("bob", 3), ("eve", 4)] {
-        append(&store, name, cents).await;
-    }
-    {
-        let model = RocksModel::open(dir.join("views")).unwrap();
-        let running = Worker::new(&store).add(&model, parks.clone()).start().await.unwrap();
-        running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
-        assert!(running.drain(SOON).await);
-    }
-    let model = reopened(&dir.join("views")).await;
-    let letters = model.letters(&id, None, Position::START, 99).await.unwrap();
-    let kept: Vec<_> =
-        letters.iter().map(|letter| (letter.stream.id(), letter.version.get(), letter.attempts)).collect();
-    if kept != [("ada", 2, 2), ("bob", 1, 2), ("ada", 3, 0), ("bob", 2, 0)] {
-        verdict.wrong("parked", || format!("{kept:?}"));
-    }
-    let parked: usize = model.partitions(&id).await.unwrap().iter().map(|row| row.parked).sum();
-    if parked != 2 {
-        verdict.wrong("parked streams", || parked.to_string());
-    }
-    // Those that come behind a parked one wait.
-    let running = Worker::new(&store).add(&model, parks.clone()).start().await.unwrap();
-    let later = append(&store, "ada", 5).await;
-    let waited = running.wait_for(&later, SOON).await.unwrap();
-    if waited != Waited::Parked(account("ada")) {
-        verdict.wrong("goes on in a parked stream", || format!("{waited:?}"));
-    }
-    running.wait_for(&append(&store, "eve", 1).await, SOON).await.unwrap();
-    parks.mended.store(true, SeqCst);
-    for name in ["ada", "bob"] {
-        if let Err(error) = running.redrive::<Parks, _>(&model, &account(name)).await {
-            verdict.wrong("redrive", || format!("{error:?}"));
-        }
-    }
-    let head = append(&store, "bob", 7).await;
-    let waited = running.wait_for(&head, SOON).await.unwrap();
-    if waited != Waited::Reached {
-        verdict.wrong("not reached", || format!("{waited:?}"));
-    }
-    let clean = RocksModel::open(dir.join("clean")).unwrap();
-    let again = Worker::new(&store).add(&clean, Tally).start().await.unwrap();
-    again.wait_for(&head, SOON).await.unwrap();
-    if rows(&model) != rows(&clean) {
-        verdict.wrong("not what a clean pass gives", || format!("{:?}", rows(&model).0));
-    }
-    verdict
-}
-
-/// Once what the worker left behind has let it go.
-async fn reopened(dir: &Path) -> RocksModel {
-    let opened = async {
-        loop {
-            match RocksModel::open(dir) {
-                Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
-                opened => return opened.unwrap(),
-            }
-        }
-    };
-    tokio::time::timeout(SOON, opened).await.unwrap()
-}
-
-type All = (Vec<(String, (u64, u64, u128))>, Vec<((String, u64), u64)>, Option<u64>);
-
-fn rows(model: &RocksModel) -> All {
-    let views = model.query::<Tally>().unwrap();
-    let all = usize::MAX;
-    (views.scan(&SUMS, .., all).unwrap(), views.scan(&LISTS, .., all).unwrap(), views.get(&TOTAL, &()).unwrap())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn poison_is_parked_and_redriven() {
-    let verdict = park(tempfile::tempdir().unwrap().path()).await;
-    assert!(verdict.is_clean(), "{verdict}");
-}
-
-// ---- versions ------------------------------------------------------------------------------------------------------
-
-/// The next version.
-struct Next;
-impl Projection for Next {
-    const NAME: &'static str = Tally::NAME;
-    const VERSION: u32 = 2;
-    const ORDER: Order = Order::PerStream { partitions: 2 };
-    type Event = AccountEvent;
-    fn wants() -> Wants<AccountEvent> {
-        Tally::wants()
-    }
-}
-impl Project<RocksModel> for Next {
-    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut RocksTx) -> Result<(), Cause> {
-        tally(envelope, tx)
-    }
-}
-
-/// A version is built beside the one that is current, and takes over; then it is reset where it is. Events come in all the
-/// time, and queries look all the time.
-pub(crate) async fn take_over(dir: &Path) -> Verdict {
-    let mut verdict = Verdict::default();
-    let store = RocksStore::open(dir.join("log")).unwrap();
-    let model = RocksModel::open_buffering(dir.join("views"), 64 * 1024).unwrap();
-    fill(&store, 2_000).await;
-    let old = Worker::new(&store).add(&model, Tally).start().await.unwrap();
-    old.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
-    let is_over = Arc::new(AtomicBool::new(false));
-    let traffic = tokio::spawn({
-        let (store, is_over) = (store.clone(), is_over.clone());
-        async move {
-            for n in 0.. {
-                if is_over.load(SeqCst) {
-                    return;
-                }
-                append(&store, &format!("{}", n % 89), n).await;
-            }
-        }
-    });
-    let queries = tokio::task::spawn_blocking({
-        let (model, is_over) = (model.clone(), is_over.clone());
-        move || {
-            let (mut verdict, mut looks) = (Verdict::default(), 0);
-            while !is_over.load(SeqCst) {
-                match model.query::<Tally>() {
-                    Ok(views) => {
-                        let counted: u64 = views.scan(&SUMS, .., usize::MAX).unwrap().iter().map(|row| row.1.1).sum();
-                        let sums: u64 = views.scan(&SUMS, .., usize::MAX).unwrap().iter().map(|row| row.1.0).sum();
-                        if counted < 2_000 || views.get(&TOTAL, &()).unwrap() != Some(sums) {
-                            verdict.wrong("half built", || format!("{counted} events"));
-                        }
-                        looks += 1;
-                    }
-                    Err(error) => verdict.wrong("no answer", || error.to_string()),
-                }
-            }
-            (verdict, looks)
-        }
-    });
-    let new = Worker::new(&store).add(&model, Next).start().await.unwrap();
-    new.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
-    let (first, second) = (ProjectionId::of::<Tally>(), ProjectionId::of::<Next>());
-    let is_current = async || {
-        let versions = model.versions(Tally::NAME).await.unwrap();
-        versions.iter().any(|version| version.projection == second && version.state == VersionState::Current)
-    };
-    while !is_current().await {
-        // By itself, or by us: whoever comes first.
-        match model.take_over(&second).await {
-            Ok(()) => {}
-            Err(ReadModelError::Behind { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    drop(old);
-    model.drop_version(&first).await.unwrap();
-    new.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
-    is_over.store(true, SeqCst);
-    let (seen, looks) = queries.await.unwrap();
-    verdict.add(seen);
-    assert!(looks > 5, "only {looks} queries");
-    traffic.await.unwrap();
-
-    assert!(new.drain(SOON).await);
-    let head = append(&store, "1", 1).await;
-    model.reset(&second, head).await.unwrap();
-    if !matches!(model.query::<Next>(), Err(ReadModelError::Rebuilding { .. })) {
-        verdict.wrong("no reset", String::new);
-    }
-    let new = Worker::new(&store).add(&model, Next).start().await.unwrap();
-    let waited = new.wait_for(&head, SOON).await.unwrap();
-    if waited != Waited::Reached {
-        verdict.wrong("not reached", || format!("{waited:?}"));
-        return verdict;
-    }
-    model.caught_up(&second).await.unwrap();
-    let clean = RocksModel::open(dir.join("clean")).unwrap();
-    let again = Worker::new(&store).add(&clean, Tally).start().await.unwrap();
-    again.wait_for(&head, SOON).await.unwrap();
-    if rows(&model) != rows(&clean) {
-        verdict.wrong("not what a clean pass gives", String::new);
-    }
-    verdict
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_takes_over_under_live_traffic_and_is_reset() {
-    let verdict = take_over(tempfile::tempdir().unwrap().path()).await;
-    assert!(verdict.is_clean(), "{verdict}");
-}
-
-/// Two versions take over from one another until the process is killed.
-async fn take_turns(dir: &Path) -> Verdict {
-    let model = RocksModel::open(dir).unwrap();
-    let versions = [1, 2].map(|version| ProjectionId { name: Tally::NAME.into(), version });
-    let head = Token::start(StoreId::new());
-    for projection in versions.clone() {
-        model.register(&Registration { projection, partitions: 1, head, setup: "" }).await.unwrap();
-    }
-    for version in versions.iter().cycle() {
-        say("turn");
-        model.take_over(version).await.unwrap();
-    }
-    Verdict::default()
-}
-
-/// How many of some kills left not exactly one current version.
-fn kill_take_overs(kills: u64, bug: Option<&str>) -> u64 {
-    let mut random = StdRng::seed_from_u64(seed());
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let kill = |_| {
-        let mut command = command("take turns", dir.path(), &[]);
-        command.envs(bug.map(|bug| ("INDELIBLE_BUG", bug)));
-        let mut child = Child::start(command);
-        for _ in 0..random.random_range(1..8) {
-            assert_eq!(child.line().as_deref(), Some("turn"));
-        }
-        std::thread::sleep(Duration::from_micros(random.random_range(0..2_000)));
-        drop(child);
-        let model = RocksModel::open(dir.path()).unwrap();
-        let versions = runtime.block_on(model.versions(Tally::NAME)).unwrap();
-        versions.iter().filter(|version| version.state == VersionState::Current).count() != 1
-    };
-    (0..kills).map(kill).map(u64::from).sum()
-}
-
-#[test]
-fn a_kill_leaves_one_current_version() {
-    assert_eq!(kill_take_overs(12, None), 0);
-}
-
-#[cfg(feature = "bugs")]
-#[test]
-fn kills_find_a_take_over_in_two() {
-    let found = kill_take_overs(8, Some("take-over-in-two"));
-    let mut verdict = Verdict::default();
-    (0..found).for_each(|_| verdict.wrong("no current version", String::new));
-    seeded("take-over killed", "take-over-in-two", found > 0, &verdict);
-}
-
 /// The children.
 pub(crate) async fn scenario(job: &str, dir: &Path) {
     let verdict = match job {
-        "park" => park(dir).await,
-        "take turns" => take_turns(dir).await,
-        _ => take_over(dir).await,
+        "park" => poison::park(dir).await,
+        "take turns" => versions::take_turns(dir).await,
+        _ => versions::take_over(dir).await.0,
     };
     say(&if verdict.is_clean() { "clean".into() } else { format!("{verdict}").replace('\n', " ") });
 }
@@ -688,10 +414,11 @@ pub(crate) async fn scenario(job: &str, dir: &Path) {
 #[cfg(feature = "bugs")]
 #[test]
 fn seeded_bugs_are_found() {
-    for (job, bug) in [("park", "park-forgets"), ("take over", "reset-keeps-rows")] {
+    let bugs = [("poison events", "park", "park-forgets"), (versions::REBUILT, "take over", "reset-keeps-rows")];
+    for (fault, job, bug) in bugs {
         let dir = tempfile::tempdir().unwrap();
         let mut command = command(job, dir.path(), &[]);
-        command.env("INDELIBLE_BUG", bug);
+        command.env("INDELIBLE_BUG", bug).env_remove("INDELIBLE_REBUILD_EVENTS");
         let mut child = Child::start(command);
         let said = std::iter::from_fn(|| child.line()).filter(|line| !line.starts_with("handled")).last();
         let mut verdict = Verdict::default();
@@ -699,6 +426,6 @@ fn seeded_bugs_are_found() {
         if let Some(said) = said.filter(|said| said != "clean") {
             verdict.wrong("found", || said);
         }
-        seeded(job, bug, !verdict.is_clean(), &verdict);
+        seeded(fault, bug, !verdict.is_clean(), &verdict);
     }
 }

@@ -1,4 +1,6 @@
 //! P5: versions beside each other, each in its schema, and views before the one that queries see.
+//!
+//! `INDELIBLE_REBUILD_EVENTS` says how many events a version is built from while others come in (3,000).
 
 use std::{
     sync::{
@@ -8,15 +10,15 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{Cause, EventStore, Token};
+use indelible_core::{Cause, EventStore, Token, conformance::fault::Line};
 use indelible_postgres::{PostgresModel, PostgresTx};
 use indelible_projections::{
     Envelope, Order, Project, Projection, ProjectionId, ReadModel, ReadModelError, Registration, VersionState, Waited,
     Wants, Worker,
 };
 
-use super::fixture::*;
-use crate::{cluster::shared_url, writing::client};
+use super::{fixture::*, process::patience};
+use crate::{child::number, cluster::shared_url, writing::client};
 
 /// The tally, as the next release has it: another table, and another column.
 #[derive(Clone)]
@@ -193,16 +195,21 @@ async fn queries_are_told_that_a_reset_one_is_being_rebuilt() {
 async fn a_version_takes_over_under_live_traffic() {
     let url = shared_url();
     let (store, model) = (store(&url).await, model(&url).await);
-    let mut all = deposits(&store, 3_000).await.len() as i64;
-    let old = Worker::new(&store).with_options(batches_of(50)).add(&model, Tally).start().await.unwrap();
-    old.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+    let first = number("INDELIBLE_REBUILD_EVENTS").unwrap_or(3_000);
+    let batch = if first > 100_000 { 1_000 } else { 50 };
+    for part in (0..first).step_by(100_000) {
+        deposits(&store, 100_000.min(first - part)).await;
+    }
+    let old = Worker::new(&store).with_options(batches_of(batch)).add(&model, Tally).start().await.unwrap();
+    let reached = old.wait_for(&store.head().await.unwrap(), patience(first)).await.unwrap();
+    assert_eq!(reached, Waited::Reached);
     let is_over = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn({
         let (store, is_over) = (store.clone(), Arc::clone(&is_over));
         async move {
             let mut some = 0;
             while !is_over.load(SeqCst) {
-                some += deposits(&store, 20).await.len() as i64;
+                some += deposits(&store, 20).await.len() as u64;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             some
@@ -211,7 +218,7 @@ async fn a_version_takes_over_under_live_traffic() {
     let asking = tokio::spawn({
         let (model, is_over) = (model.clone(), Arc::clone(&is_over));
         async move {
-            let (mut asked, mut seen) = (0, 3_000);
+            let (mut asked, mut seen) = (0, first as i64);
             while !is_over.load(SeqCst) {
                 let mut views = model.query::<Tally>().await.unwrap();
                 let row = views.query_opt("SELECT sum(count)::bigint FROM sums", ()).await.unwrap().unwrap();
@@ -232,21 +239,26 @@ async fn a_version_takes_over_under_live_traffic() {
             Err(ReadModelError::Behind { .. }) => refused += 1,
             Err(error) => panic!("{error}"),
         }
-        assert!(started.elapsed() < SOON, "it never takes over");
+        assert!(started.elapsed() < patience(first), "it never takes over");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    let built_in = started.elapsed();
     tokio::time::sleep(Duration::from_millis(200)).await;
     is_over.store(true, SeqCst);
-    all += writing.await.unwrap();
-    println!("{} queries, {refused} times too early, over {all} events", asking.await.unwrap());
+    let live = writing.await.unwrap();
+    let (all, queries) = (first + live, asking.await.unwrap());
     let head = store.head().await.unwrap();
     for running in [old, new] {
         assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
     }
+    let controls = format!(
+        "of {first} events in {built_in:.1?}, while {live} came in; {queries} queries; behind at {refused} attempts to take over"
+    );
+    Line::clean("rebuild under live traffic, PostgreSQL", 1, 1, all, &controls).print();
     assert!(refused > 0, "it never was behind");
     let mut views = model.query::<Next>().await.unwrap();
     let row = views.query_opt("SELECT sum(count)::bigint, round(sum(dollars) * 100)::bigint FROM sums", ()).await;
     let row = row.unwrap().unwrap();
-    let cents: i64 = (0..all).map(|n| n % 100 - 20).sum();
-    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (all, cents));
+    let cents: i64 = (0..all as i64).map(|n| n % 100 - 20).sum();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (all as i64, cents));
 }

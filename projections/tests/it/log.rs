@@ -1,0 +1,181 @@
+//! A log that doesn't answer: what isn't known of it yet isn't believed, and nobody waits for it longer than they said.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use indelible_core::{store::memory::MemoryStore, *};
+use indelible_projections::{memory::MemoryModel, *};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{chaos::Chaos, fixture::*};
+
+/// A memory store that says for a while that it can't tell whether a token is of this log; or says nothing at all.
+#[derive(Clone)]
+struct Hesitant {
+    log: MemoryStore,
+    refuses: Arc<AtomicUsize>,
+    hangs: bool,
+}
+
+#[async_trait]
+impl EventStore for Hesitant {
+    async fn check(&self, token: &Token) -> Result<(), StoreError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        match self.refuses.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(StoreError::unavailable("a test", "it is away")),
+            Err(_) => self.log.check(token).await,
+        }
+    }
+    fn id(&self) -> StoreId {
+        self.log.id()
+    }
+    fn limits(&self) -> &Limits {
+        self.log.limits()
+    }
+    async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {
+        self.log.append(append).await
+    }
+    async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
+        self.log.read_stream(read).await
+    }
+    async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
+        self.log.read_log(read).await
+    }
+    async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
+        self.log.event(id).await
+    }
+    async fn head(&self) -> Result<Token, StoreError> {
+        self.log.head().await
+    }
+    async fn token(&self, position: Position) -> Result<Token, StoreError> {
+        self.log.token(position).await
+    }
+    async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
+        self.log.stream_head(stream).await
+    }
+    async fn streams(
+        &self,
+        category: Option<&Category>,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, StoreError> {
+        self.log.streams(category, after, limit).await
+    }
+    async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError> {
+        self.log.categories(after, limit).await
+    }
+    fn published(&self) -> watch::Receiver<Position> {
+        self.log.published()
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for Hesitant {
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.log.load_snapshot(stream).await
+    }
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.log.save_snapshot(snapshot).await
+    }
+    async fn delete_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
+        self.log.delete_snapshot(stream).await
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for Hesitant {
+    async fn load_checkpoint(&self, reader: &str) -> Result<Option<Token>, StoreError> {
+        self.log.load_checkpoint(reader).await
+    }
+    async fn save_checkpoint(&self, reader: &str, token: Token) -> Result<(), StoreError> {
+        self.log.save_checkpoint(reader, token).await
+    }
+}
+
+/// One partition has seen what this log lost, and the others have not: it stops, however long the log can't be asked.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_is_checked_though_the_log_was_away_at_first() {
+    for refuses in [0, 1, 5, 9] {
+        let (log, model) = (MemoryStore::new(), MemoryModel::new());
+        let head = deposits(&log, 40).await;
+        let (id, partitions) = (ProjectionId::of::<Tally>(), Tally::ORDER.partitions());
+        model.register(&Registration { projection: id.clone(), partitions, head, setup: "" }).await.unwrap();
+        let claim = model.take(&id, Partition(3), &WorkerId("before".into())).await.unwrap().unwrap();
+        let to = Token { event: EventId::new(), ..head };
+        let step = Advance { projection: id, partition: Partition(3), epoch: claim.epoch, from: claim.position, to };
+        model.commit(model.begin(&step).await.unwrap()).await.unwrap();
+
+        let store = Hesitant { log, refuses: Arc::new(refuses.into()), hangs: false };
+        let running = Worker::new(&store).add(&model, Tally).start().await.unwrap();
+        let states = async {
+            loop {
+                let lanes = running.status().remove(0).1;
+                if lanes.len() == 4 && lanes[..3].iter().all(|lane| lane.looked_to == head) {
+                    return lanes.into_iter().map(|lane| lane.state).collect::<Vec<_>>();
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let states = tokio::time::timeout(SOON, states).await.unwrap();
+        let PartitionState::Stopped { error } = &states[3] else { panic!("{refuses}: {states:?}") };
+        assert!(error.starts_with("diverged"), "{error}");
+        assert!(states[..3].iter().all(|state| *state == PartitionState::Running), "{states:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_they_said() {
+    let (log, model) = (MemoryStore::new(), MemoryModel::new());
+    let head = append(&log, 1, deposited(1)).await;
+    let second = Duration::from_secs(1);
+    let waits = async |store: &Hesitant, model: &Chaos| {
+        let running = Worker::new(store).add(model, Tally).start().await.unwrap();
+        model.stall();
+        let asked = Instant::now();
+        assert_eq!(running.wait_for(&head, second).await.unwrap(), Waited::TimedOut);
+        let views = Views::new(store, model);
+        assert_eq!(views.wait_for::<Tally>(&head, None, second).await.unwrap(), Waited::TimedOut);
+        assert_eq!(asked.elapsed(), 2 * second);
+    };
+    let within = async {
+        waits(&Hesitant { log: log.clone(), refuses: Arc::default(), hangs: false }, &Chaos::new(&model)).await;
+        waits(&Hesitant { log: log.clone(), refuses: Arc::default(), hangs: true }, &Chaos::new(&model)).await;
+    };
+    tokio::time::timeout(SOON, within).await.expect("somebody waits for ever");
+}
+
+/// One that has stopped is answered at once, though another will never come so far.
+#[tokio::test(start_paused = true)]
+async fn the_first_answer_is_the_answer() {
+    struct Broken;
+    impl Projection for Broken {
+        const NAME: &'static str = "broken";
+        const RETRY: Retry = Retry::NEVER;
+        type Event = AccountEvent;
+        fn wants() -> Wants<AccountEvent> {
+            Tally::wants()
+        }
+    }
+    impl Project<MemoryModel> for Broken {
+        async fn apply(&self, _: &Envelope<AccountEvent>, _: &mut memory::MemoryTx) -> Result<(), Cause> {
+            Err("nothing helps".into())
+        }
+    }
+    let (log, model) = (MemoryStore::new(), MemoryModel::new());
+    let head = append(&log, 1, deposited(1)).await;
+    let late = Chaos::new(&MemoryModel::new());
+    let running = Worker::new(&log).add(&late, Tally).add(&model, Broken).start().await.unwrap();
+    late.stall();
+    let asked = Instant::now();
+    let waited = tokio::time::timeout(SOON, running.wait_for(&head, SOON)).await.expect("it waits for ever");
+    assert!(matches!(waited.unwrap(), Waited::Stopped(_)));
+    assert!(asked.elapsed() < Duration::from_secs(1));
+}

@@ -1,0 +1,146 @@
+//! Workers in processes of their own, and what they have come to.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use indelible_core::EventStore;
+use indelible_postgres::{PostgresModel, PostgresStore};
+use indelible_projections::{Epoch, Partition, PartitionRow, ReadModel, Waited, Worker, WorkerId};
+use tokio::{task::block_in_place, time::sleep};
+
+use super::fixture::*;
+use crate::child;
+
+pub(super) const LEASE: Duration = Duration::from_secs(1);
+
+/// What a child does: runs the tally until it is killed. Its job names the schemas of the store and the read model, the
+/// most events of a batch, and itself.
+pub(crate) async fn project(url: &str, job: &str) {
+    let [store, model, batch, name] = job.split(' ').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let store = PostgresStore::options().schema(store).connections(2).open(url).await.unwrap();
+    let model = PostgresModel::options().schema(model).lease(LEASE).open(url).await.unwrap();
+    let worker = Worker::new(&store).with_options(batches_of(batch.parse().unwrap())).with_id(WorkerId(name.into()));
+    let _running = worker.add(&model, Tally).start().await.unwrap();
+    println!("running {name}");
+    std::future::pending::<()>().await;
+}
+
+/// A log and a read model of it, which processes project into.
+pub(super) struct Site {
+    url: String,
+    pub(super) store: PostgresStore,
+    pub(super) model: PostgresModel,
+    store_schema: String,
+    pub(super) model_schema: String,
+}
+
+impl Site {
+    pub(super) async fn new(url: &str) -> Self {
+        let (store_schema, model_schema) = (crate::cluster::fresh_schema(), fresh_model());
+        let store = PostgresStore::options().schema(&store_schema).connections(4).open(url).await.unwrap();
+        let model = PostgresModel::options().schema(&model_schema).lease(LEASE).open(url).await.unwrap();
+        Self { url: url.into(), store, model, store_schema, model_schema }
+    }
+
+    /// A worker that takes batches of so many events, and may not have begun yet.
+    pub(super) fn start(&self, batch: usize, name: &str) -> Process {
+        let job = format!("project {} {} {batch} {name}", self.store_schema, self.model_schema);
+        let child = child::command(&job, &self.url).stderr(Stdio::inherit()).spawn().unwrap();
+        Process { child, name: name.into() }
+    }
+
+    pub(super) async fn rows(&self) -> Vec<PartitionRow> {
+        self.model.partitions(&id("tally", 1)).await.unwrap()
+    }
+
+    /// How far all partitions are, added up.
+    pub(super) async fn come_to(&self) -> u64 {
+        self.rows().await.iter().map(|row| row.position.position.get()).sum()
+    }
+
+    /// What a worker has.
+    pub(super) async fn held_by(&self, worker: &Process) -> Vec<(Partition, Epoch)> {
+        let owned = |row: &PartitionRow| row.owner.as_ref().is_some_and(|owner| owner.0 == worker.name);
+        self.rows().await.iter().filter(|row| owned(row)).map(|row| (row.partition, row.epoch)).collect()
+    }
+
+    /// Waits until the workers have so many partitions each.
+    pub(super) async fn is_shared(&self, workers: &[Process], each: usize) {
+        let until = Instant::now() + SOON;
+        loop {
+            let mut fair = true;
+            for worker in workers {
+                fair &= self.held_by(worker).await.len() == each;
+            }
+            if fair {
+                return;
+            }
+            assert!(Instant::now() < until, "the workers do not share: {:?}", self.rows().await);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until all partitions are at the end of the log.
+    pub(super) async fn catches_up(&self, time: Duration) {
+        let (until, end) = (Instant::now() + time, self.store.head().await.unwrap().position);
+        loop {
+            let rows = self.rows().await;
+            if rows.iter().all(|row| row.position.position >= end) {
+                return;
+            }
+            assert!(Instant::now() < until, "the read model does not catch up with {end}: {rows:?}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// That it holds, byte by byte, what a clean pass over the log gives.
+    pub(super) async fn is_as_after_a_clean_pass(&self) {
+        let name = fresh_model();
+        let clean = PostgresModel::options().schema(&name).open(&self.url).await.unwrap();
+        let running = Worker::new(&self.store).add(&clean, Tally).start().await.unwrap();
+        let head = self.store.head().await.unwrap();
+        assert_eq!(running.wait_for(&head, patience(head.position.get())).await.unwrap(), Waited::Reached);
+        running.drain(SOON).await;
+        let (kept, clean) = (contents(&self.url, &self.model_schema, 1).await, contents(&self.url, &name, 1).await);
+        assert_eq!(kept.len(), clean.len(), "it is not what a clean pass gives: it has more rows, or fewer");
+        // One of perhaps millions.
+        let differs = kept.iter().zip(&clean).find(|(kept, clean)| kept != clean);
+        assert!(differs.is_none(), "it is not what a clean pass gives: {differs:?}");
+    }
+}
+
+/// How long it may take to project so many events.
+pub(super) fn patience(events: u64) -> Duration {
+    30 * SOON + Duration::from_millis(events)
+}
+
+/// A worker in a process of its own, which dies with this.
+pub(super) struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Waits until it has its projection started.
+    pub(super) fn is_running(&mut self) {
+        let lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
+        let running = format!("running {}", self.name);
+        let mut told = lines.map_while(Result::ok);
+        assert!(block_in_place(|| told.any(|line| line.contains(&running))), "{} did not start", self.name);
+    }
+
+    pub(super) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "{signal} to {}", self.name);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
