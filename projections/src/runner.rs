@@ -285,7 +285,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         let Some(at) = self.lanes.iter().position(|lane| lane.claim.partition == partition) else { return };
         let mut lane = self.lanes.remove(at);
         lane.write_progress().await;
-        self.release(&lane.claim).await;
+        release(&self.shared.model, &lane.claim).await;
     }
 
     async fn drain(mut self) {
@@ -294,14 +294,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         }
         self.publish();
         for lane in &self.lanes {
-            self.release(&lane.claim).await;
-        }
-    }
-
-    async fn release(&self, claim: &Claim) {
-        if let Err(error) = self.shared.model.release(claim).await {
-            tracing::warn!(projection = %claim.projection, partition = %claim.partition, %error,
-                "could not be given back; its lease will run out");
+            release(&self.shared.model, &lane.claim).await;
         }
     }
 
@@ -312,6 +305,13 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             *known = now;
             changed
         });
+    }
+}
+
+async fn release<M: ReadModel>(model: &M, claim: &Claim) {
+    if let Err(error) = model.release(claim).await {
+        tracing::warn!(projection = %claim.projection, partition = %claim.partition, %error,
+            "could not be given back; its lease will run out");
     }
 }
 
