@@ -137,8 +137,11 @@ pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Chang
 pub(crate) fn kept(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Change> {
     #[cfg(feature = "bugs")]
     if crate::bugs::is(crate::bugs::Bug::TimerInMemoryOnly) {
-        let is_timer = |change: &Change| matches!(change, Change::Put(entry) if entry.due > at);
-        return changes(saga, event, at).into_iter().filter(|change| !is_timer(change)).collect();
+        let forgotten = |change| match change {
+            Change::Put(entry) if entry.due > at => Change::Remove(entry.saga, entry.item),
+            change => change,
+        };
+        return changes(saga, event, at).into_iter().map(forgotten).collect();
     }
     changes(saga, event, at)
 }

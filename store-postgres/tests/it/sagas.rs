@@ -11,7 +11,11 @@ use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::WorkerId;
 use indelible_sagas::{
     Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step,
-    testing::killed::{KeptOutside, judge_errands, start_errands},
+    testing::{
+        Crashes, crash_everywhere_on,
+        killed::{KeptOutside, judge_errands, start_errands},
+        random::random_scenario,
+    },
 };
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -87,6 +91,27 @@ async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
     let judged = judge_errands(&store, outside.path(), 0..started, SOON).await;
     println!("{rounds} rounds: {judged:?}");
     drop(workers);
+}
+
+/// Random sagas whose processes die at every point, and in pairs, on one store and one read model.
+///
+/// `INDELIBLE_STORE_SAGAS` says how many sagas (1), `INDELIBLE_STORE_SAGA_PAIRS` at how many pairs of points each (10).
+#[tokio::test]
+async fn random_sagas_come_to_the_same_wherever_they_crash() {
+    let url = shared_url();
+    let store = PostgresStore::options().schema(fresh_schema()).connections(4).open(&url).await.unwrap();
+    let model = PostgresModel::options().schema(fresh_model()).open(&url).await.unwrap();
+    let number = |variable, default| child::number(variable).unwrap_or(default);
+    let (first, count) = (number("INDELIBLE_SEED", 3), number("INDELIBLE_STORE_SAGAS", 1));
+    let (pairs, mut all) = (number("INDELIBLE_STORE_SAGA_PAIRS", 10), Crashes::default());
+    for seed in first..first + count {
+        let scenario = random_scenario(seed);
+        let report = crash_everywhere_on(&store, &model, &format!("s{seed}"), &scenario, pairs as usize).await;
+        assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
+        all += report;
+    }
+    println!("{count} random sagas, each at {pairs} pairs of points: {all}");
+    assert!(all.crashes as u64 >= 10 * count, "only {} processes died", all.crashes);
 }
 
 /// Two steps, the second a wait of half an hour.
