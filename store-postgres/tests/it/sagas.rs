@@ -2,18 +2,20 @@
 //! would have come to, and no effect is lost, added or changed.
 
 use std::{
+    ops::Bound,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use indelible_core::store::memory::MemoryStore;
 use indelible_postgres::{PostgresModel, PostgresStore};
-use indelible_projections::WorkerId;
+use indelible_projections::{ReadTables, Waited, Worker, WorkerId, memory::MemoryModel};
 use indelible_sagas::{
     Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step,
+    overview::{COUNTS, Overview, STANDINGS},
     testing::{
         Crashes, crash_everywhere_on,
-        killed::{KeptOutside, judge_errands, start_errands},
+        killed::{Errand, KeptOutside, judge_errands, start_errands},
         random::random_scenario,
     },
 };
@@ -158,4 +160,36 @@ async fn types_of_sagas_share_a_read_model_and_its_clock() {
     assert_eq!(slow.ended("1", Duration::from_secs(1)).await.unwrap(), None);
     assert!(slow.load("1").await.unwrap().past().is_done("work"));
     assert!(running.drain(SOON).await);
+}
+
+/// The overview says of PostgreSQL what it says of typed tables.
+#[tokio::test]
+async fn an_overview_counts_what_runs_and_what_has_ended() {
+    let (store, memory, schema) = (MemoryStore::new(), MemoryModel::new(), fresh_model());
+    let model = PostgresModel::options().schema(schema).open(&shared_url()).await.unwrap();
+    let errands = Sagas::<Errand>::new(&store);
+    let dir = tempfile::tempdir().unwrap();
+    let running = SagaWorker::new(&store).add(&memory, KeptOutside::new(dir.path())).start().await.unwrap();
+    start_errands(&store, 0..30).await;
+    judge_errands(&store, dir.path(), 0..30, SOON).await;
+    assert!(running.drain(SOON).await);
+    // These stand at their first step, since nobody performs it.
+    start_errands(&store, 30..33).await;
+    let head = errands.give_up("32", "it was enough").await.unwrap().token();
+    let on = Worker::new(&store).add(&model, Overview::<Errand>::new()).start().await.unwrap();
+    let beside = Worker::new(&store).add(&memory, Overview::<Errand>::new()).start().await.unwrap();
+    for running in [on, beside] {
+        assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+        assert!(running.drain(SOON).await);
+    }
+    let counts = model.counts::<Errand>().await.unwrap();
+    let tables = memory.query::<Overview<Errand>>().unwrap();
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    assert_eq!(counts, tables.scan(&COUNTS, all, 100).unwrap());
+    let of = |doing: &str| counts.iter().filter(|((is, _), _)| is == doing).map(|(_, count)| count.sagas).sum::<u64>();
+    assert_eq!((of("completed"), of("compensated"), of("given up"), of("running")), (27, 3, 1, 2));
+    let mut standings = model.standings::<Errand>(100).await.unwrap();
+    assert!(standings.is_sorted_by_key(|(_, place)| place.since));
+    standings.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(standings, tables.scan(&STANDINGS, all, 100).unwrap());
 }

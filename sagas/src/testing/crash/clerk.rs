@@ -5,10 +5,13 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use indelible_core::{Aggregate, Cause, EventStore, EventStoreExt, Filter, Position, ReadLog, Token};
 use indelible_projections::{Advance, Claim, Envelope, Partition, Project, ProjectionId, Registration, WorkerId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::run::Run;
-use crate::{Agenda, AgendaModel, Journal, Saga, agenda::Entry};
+use crate::{
+    Agenda, AgendaModel, Journal, Saga,
+    agenda::{Entry, Work},
+};
 
 pub(super) struct Clerk<'r, S: Saga, M> {
     run: &'r Run<'r, S, M>,
@@ -30,7 +33,7 @@ impl<'r, S: Saga, M: AgendaModel> Clerk<'r, S, M> {
             let claim = run.model.take(&projection, partition, &WorkerId("clerk".into())).await?;
             claims.push(claim.ok_or("a partition is somebody else's")?);
         }
-        Ok(Self { run, agenda: Agenda::new(Arc::new(Notify::new())), claims })
+        Ok(Self { run, agenda: Agenda::new(Arc::new(Notify::new()), mpsc::channel(1).0), claims })
     }
 
     /// Takes in what the journals hold by now.
@@ -61,10 +64,10 @@ impl<'r, S: Saga, M: AgendaModel> Clerk<'r, S, M> {
     /// What is due of the run.
     pub async fn due(&self) -> Result<Vec<Entry>, Cause> {
         let mut due = Vec::new();
-        for claim in &self.claims {
+        for (claim, work) in self.claims.iter().flat_map(|claim| Work::ALL.map(|work| (claim, work))) {
             let mut after = None;
             loop {
-                let (page, _) = self.run.model.earliest::<S>(claim.partition, after.as_ref(), PAGE).await?;
+                let (page, _) = self.run.model.earliest::<S>(claim.partition, work, after.as_ref(), PAGE).await?;
                 let (full, last) = (page.len() == PAGE, page.last().cloned());
                 due.extend(page.into_iter().filter(|entry| self.run.has(&entry.saga)));
                 if !full {
