@@ -140,7 +140,7 @@ impl Dice {
             }
             _ => {
                 let attempts = self.random.random_range(1..=3);
-                let (answers, undo_answers) = (self.answers(attempts, 0.15), self.answers(attempts, 0.06));
+                let (answers, undo_answers) = (self.answers(attempts, 0.15), self.answers(attempts, 0.1));
                 self.script = std::mem::take(&mut self.script).answers(name, answers).undo_answers(name, undo_answers);
                 Piece::Effect { undo: self.random.random_bool(0.8), attempts, timeout_ms }
             }
@@ -181,9 +181,9 @@ impl Dice {
             tells.push(Tell::Retry);
         }
         match self.random.random_range(0..5) {
-            0 => tells.push(Tell::Skip { reason: reason() }),
-            1 if act == Act::Do => tells.push(Tell::Compensate { reason: reason() }),
-            2 => tells.push(Tell::GiveUp { reason: reason() }),
+            0 | 1 => tells.push(Tell::Skip { reason: reason() }),
+            2 if act == Act::Do => tells.push(Tell::Compensate { reason: reason() }),
+            3 => tells.push(Tell::GiveUp { reason: reason() }),
             _ => {}
         }
         tells

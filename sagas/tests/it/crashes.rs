@@ -56,9 +56,9 @@ async fn seeded_bugs_are_found() {
         (Bug::EffectBeforeJournal, 1),
         (Bug::JournalWithoutFencing, 1),
         (Bug::TimerInMemoryOnly, 1),
-        (Bug::FiresWithoutExpectedVersion, 9),
+        (Bug::FiresWithoutExpectedVersion, 1),
         (Bug::CompensatesTwice, 1),
-        (Bug::ForgetsLostAttempts, 29),
+        (Bug::ForgetsLostAttempts, 1),
     ] {
         choose(Some(bug));
         let mut found = None;

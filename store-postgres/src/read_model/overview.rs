@@ -32,7 +32,7 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
             }
             Goes::Out { outcome } => {
                 let ends = "INSERT INTO indelible_counts AS c (doing, step, sagas, took_ms)
-                            SELECT $2, '', 1, coalesce((SELECT extract(epoch FROM $3 - s.started) * 1000
+                            SELECT $2, '', 1, coalesce((SELECT floor(extract(epoch FROM $3 - s.started) * 1000)
                                                           FROM indelible_standings s WHERE s.saga = $1), 0)::bigint
                             ON CONFLICT (doing, step)
                             DO UPDATE SET sagas = c.sagas + 1, took_ms = c.took_ms + excluded.took_ms";

@@ -160,6 +160,7 @@ impl<'r, S: Saga, M: AgendaModel> Process<'r, S, M> {
                     };
                     self.memory.retain(|known| (&known.saga, &known.item) != (of, item));
                     if let Change::Put(entry) = change {
+                        self.later.remove(&(entry.saga.clone(), entry.item.clone(), entry.attempt));
                         self.memory.push(entry);
                     }
                 }
