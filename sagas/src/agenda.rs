@@ -134,9 +134,10 @@ pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Chang
         SagaEvent::Stopping { step, attempt } => {
             vec![put(Work::Call, Item::Do(step.clone()), *attempt, Duration::ZERO)]
         }
-        SagaEvent::Retried { step, act, attempt, timeout_ms } if *attempt > 0 => {
+        SagaEvent::Retried { step, act, attempt, timeout_ms, signal } if *attempt > 0 => {
+            let due = (!signal).then(|| put(Work::Call, Item::of(*act, step), *attempt, Duration::ZERO));
             let timeout = timeout_ms.map(|time| put(Work::Timer, Item::Timeout(step.clone()), *attempt, millis(time)));
-            [put(Work::Call, Item::of(*act, step), *attempt, Duration::ZERO)].into_iter().chain(timeout).collect()
+            due.into_iter().chain(timeout).collect()
         }
         SagaEvent::UndoStarted { step, .. } => vec![put(Work::Call, Item::Undo(step.clone()), 1, Duration::ZERO)],
         SagaEvent::StepDone { step, .. } | SagaEvent::StepFailed { step, .. } => over(step),
