@@ -91,6 +91,16 @@ pub trait Project<M: ReadModel>: Projection {
     /// PostgreSQL the statements that create its tables. The others need none.
     const SETUP: &'static str = "";
 
+    /// Does what no transaction undoes, before the batch's begins: so one that takes long keeps none open, and no other
+    /// partition waiting. It happens again whenever the batch does.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    fn before_batch(&self, envelopes: &[Envelope<Self::Event>]) -> impl Future<Output = Result<(), Cause>> + Send {
+        let _ = envelopes;
+        async { Ok(()) }
+    }
+
     /// Takes one event into the read model.
     ///
     /// # Errors

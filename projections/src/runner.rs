@@ -1,10 +1,12 @@
 //! Runs one projection over one store on one read model, in rounds: one reader reads a chunk and decodes it, each partition
 //! takes its events of it in a transaction of its own, side by side, and the next chunk is read in the meantime.
 //!
-//! A partition that fails waits, and others go on. When it goes on, the reader goes back to where it stands, and those
-//! that have seen those events leave them out. So there are no queues, and memory holds two chunks at most.
+//! A partition that fails waits, and others go on; so they do when one is much slower than they are. When it goes on, the
+//! reader goes back to where it stands, and those that have seen those events leave them out. So there are no queues, and
+//! memory holds the events that a partition is at work on, and a chunk.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,7 +14,7 @@ use std::{
 use indelible_core::{AnyStore, Cause, Query, RecordedEvent, StoreError, Token};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 
@@ -65,7 +67,12 @@ pub(crate) struct Runner<P: Projection, M> {
     shared: Arc<Shared<P, M>>,
     store: AnyStore,
     query: Query,
+    /// Those that are not at work.
     lanes: Vec<Lane<P, M>>,
+    /// How those that are at work were doing when they began.
+    at_work: Vec<PartitionStatus>,
+    /// Those of them that are to be given back then.
+    leaving: HashSet<Partition>,
     ahead: Option<Ahead<P::Event>>,
     paused: bool,
     /// Until when the log is left alone, after it could not be read.
@@ -74,6 +81,12 @@ pub(crate) struct Runner<P: Projection, M> {
     rests_until: Instant,
     statuses: watch::Sender<Vec<PartitionStatus>>,
 }
+
+/// Partitions that are at work.
+type Workers<P, M> = JoinSet<Lane<P, M>>;
+
+/// How long a round waits for those that are slower than the first at least; and else as long as that took.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     pub fn new(
@@ -88,6 +101,8 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             store,
             query,
             lanes: Vec::new(),
+            at_work: Vec::new(),
+            leaving: HashSet::new(),
             ahead: None,
             paused: false,
             outage: None,
@@ -98,6 +113,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
 
     /// Runs until it is drained, or nobody is left to tell it anything.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut workers = JoinSet::new();
         loop {
             for lane in &mut self.lanes {
                 lane.tell_why_stopped().await;
@@ -108,17 +124,24 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                 biased;
                 command = commands.recv() => Some(command.unwrap_or(Command::Drain)),
                 () = wake(wakes_at) => None,
+                Some(lane) = workers.join_next() => {
+                    self.is_back(lane).await;
+                    continue;
+                }
                 read = self.read() => {
                     match read {
-                        Ok(chunk) => self.round(chunk).await,
+                        Ok(chunk) => self.round(chunk, &mut workers).await,
                         Err(error) => self.unreadable(error),
                     }
                     continue;
                 }
             };
             match command {
-                Some(Command::Drain) => return self.drain().await,
-                Some(command) => self.obey(command).await,
+                Some(Command::Drain) => {
+                    self.gather(&mut workers, |_| true).await;
+                    return self.drain().await;
+                }
+                Some(command) => self.obey(command, &mut workers).await,
                 None => self.see_to_lanes().await,
             }
         }
@@ -175,8 +198,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         (max > 0 && life.builds.load(Ordering::Acquire)).then_some(max)
     }
 
-    /// Each partition takes its events, while the next chunk is read.
-    async fn round(&mut self, chunk: Chunk<P::Event>) {
+    /// Each partition that is not at work takes its events, while the next chunk is read. Who takes much longer than another
+    /// is not waited for.
+    async fn round(&mut self, chunk: Chunk<P::Event>, workers: &mut Workers<P, M>) {
         let Some(looked_to) = chunk.looked_to else { return };
         if let Some(events_per_second) = self.throttle() {
             let takes = Duration::from_secs_f64(chunk.events.len() as f64 / f64::from(events_per_second));
@@ -198,20 +222,56 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                 shares[lane].push(read);
             }
         }
-        let (mut at_work, mut lanes) = (JoinSet::new(), Vec::new());
+        let (began, before) = (Instant::now(), self.at_work.len());
         for (lane, share) in std::mem::take(&mut self.lanes).into_iter().zip(shares) {
             // One that has looked further must not go back to the end of this chunk.
-            match lane.is_running() && lane.looked_to.position < looked_to.position {
-                true => drop(at_work.spawn(lane.take_in(share, looked_to, hurries))),
-                false => lanes.push(lane),
+            if lane.is_running() && lane.looked_to.position < looked_to.position {
+                self.at_work.push(lane.status());
+                workers.spawn(lane.take_in(share, looked_to, hurries));
+            } else {
+                self.lanes.push(lane);
             }
         }
-        lanes.extend(tokio::select! {
-            lanes = joined(at_work) => lanes,
-            () = self.read_ahead() => Vec::new(),
-        });
-        lanes.sort_by_key(|lane| lane.claim.partition);
-        self.lanes = lanes;
+        // Who was left behind before is not waited for alone.
+        let mut until = (self.at_work.len() == before).then_some(began);
+        loop {
+            tokio::select! {
+                lane = workers.join_next() => match lane {
+                    Some(lane) => self.is_back(lane).await,
+                    None => return,
+                },
+                () = wake(until) => return,
+                () = self.read_ahead() => {}
+            }
+            until.get_or_insert(Instant::now() + began.elapsed().max(PATIENCE));
+        }
+    }
+
+    /// A partition has done its work.
+    async fn is_back(&mut self, lane: Result<Lane<P, M>, JoinError>) {
+        let lane = match lane {
+            Ok(lane) => lane,
+            // Handlers' panics are caught before; what is left is a fault of the runner, and must not go unseen.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+        let partition = lane.claim.partition;
+        self.at_work.retain(|status| status.partition != partition);
+        self.lanes.push(lane);
+        self.lanes.sort_by_key(|lane| lane.claim.partition);
+        if self.leaving.remove(&partition) {
+            self.disown(partition).await;
+        }
+    }
+
+    /// Waits for the partitions that are at work, as far as they are wanted.
+    async fn gather(&mut self, workers: &mut Workers<P, M>, wanted: impl Fn(Partition) -> bool) {
+        while self.at_work.iter().any(|status| wanted(status.partition)) {
+            match workers.join_next().await {
+                Some(lane) => self.is_back(lane).await,
+                None => return,
+            }
+        }
     }
 
     /// Fills the next chunk, and never returns. An error is found again when the chunk is asked for.
@@ -251,11 +311,15 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: Command, workers: &mut Workers<P, M>) {
         match command {
             Command::Own(claim) => {
+                self.gather(workers, |partition| partition == claim.partition).await;
                 self.lanes.retain(|known| known.claim.partition != claim.partition);
                 self.lanes.push(Lane::new(self.shared.clone(), claim));
+            }
+            Command::Disown(partition) if self.at_work.iter().any(|status| status.partition == partition) => {
+                self.leaving.insert(partition);
             }
             Command::Disown(partition) => self.disown(partition).await,
             Command::Pause => self.paused = true,
@@ -266,11 +330,13 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                 }
             }
             Command::Retake => {
+                self.gather(workers, |_| true).await;
                 for lane in &mut self.lanes {
                     lane.retake().await;
                 }
             }
             Command::End(letter, end, answer) => {
+                self.gather(workers, |partition| partition == letter.partition).await;
                 let _ = answer.send(self.end(&letter, &end).await);
             }
             Command::Drain => {}
@@ -306,7 +372,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     }
 
     fn publish(&self) {
-        let now: Vec<PartitionStatus> = self.lanes.iter().map(Lane::status).collect();
+        let mut now: Vec<PartitionStatus> = self.lanes.iter().map(Lane::status).collect();
+        now.extend(self.at_work.iter().cloned());
+        now.sort_by_key(|status| status.partition);
         self.statuses.send_if_modified(|known| {
             let changed = *known != now;
             *known = now;
@@ -315,25 +383,11 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     }
 }
 
-async fn release(model: &impl ReadModel, claim: &Claim) {
+async fn release<M: ReadModel>(model: &M, claim: &Claim) {
     if let Err(error) = model.release(claim).await {
         tracing::warn!(projection = %claim.projection, partition = %claim.partition, %error,
             "could not be given back; its lease will run out");
     }
-}
-
-/// The partitions, when all have done their work.
-async fn joined<T: Send + 'static>(mut at_work: JoinSet<T>) -> Vec<T> {
-    let mut done = Vec::new();
-    while let Some(lane) = at_work.join_next().await {
-        match lane {
-            Ok(lane) => done.push(lane),
-            // Handlers' panics are caught before; what is left is a fault of the runner, and must not go unseen.
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => {}
-        }
-    }
-    done
 }
 
 /// Whether a partition that has looked so far has not seen an event.

@@ -5,11 +5,11 @@
 //! nothing, and is there after a restart. It decides nothing: an entry says where to look, and the journal whether there is
 //! something to do. So one that is old, or taken twice, does no harm.
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use indelible_core::{Cause, Timestamp};
 use indelible_projections::{Envelope, OnFailure, Order, Partition, Project, Projection, Wants};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{Act, Journal, Saga, SagaEvent, Task};
 
@@ -30,6 +30,23 @@ pub struct Entry {
     pub attempt: u32,
     /// When.
     pub due: Timestamp,
+    /// What it takes.
+    pub work: Work,
+}
+
+/// What an entry takes. Each kind is found by itself, so that however many of the one are due, none of the other waits
+/// behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Work {
+    /// A call of the performer, which may be slow.
+    Call,
+    /// A look into the journal, and perhaps an append.
+    Timer,
+}
+
+impl Work {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Call, Self::Timer];
 }
 
 /// What is due about a saga. Prints as `do flight`, and is parsed from it.
@@ -94,7 +111,8 @@ pub(crate) enum Change {
 /// What an event of a saga does to the agenda, where the log took it at this time. Times are the log's: a decision knows
 /// none, so its clock can't be wrong.
 pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Change> {
-    let put = |item, attempt, after| Change::Put(Entry { saga: saga.into(), item, attempt, due: at + after });
+    let put_at = |work, item, attempt, due| Change::Put(Entry { saga: saga.into(), item, attempt, due, work });
+    let put = |work, item, attempt, after| put_at(work, item, attempt, at + after);
     let remove = |item| Change::Remove(saga.into(), item);
     let millis = Duration::from_millis;
     let over = |step: &String| vec![remove(Item::Do(step.clone())), remove(Item::Timeout(step.clone()))];
@@ -102,23 +120,26 @@ pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Chang
         SagaEvent::StepStarted { step, task, timeout_ms } => {
             let item = Item::Do(step.clone());
             let due = match task {
-                Task::Effect(_) => Some(put(item, 1, Duration::ZERO)),
-                Task::SleepMs(time) => Some(put(item, 1, millis(*time))),
-                Task::Until(due) => Some(Change::Put(Entry { saga: saga.into(), item, attempt: 1, due: *due })),
+                Task::Effect(_) => Some(put(Work::Call, item, 1, Duration::ZERO)),
+                Task::SleepMs(time) => Some(put(Work::Timer, item, 1, millis(*time))),
+                Task::Until(due) => Some(put_at(Work::Timer, item, 1, *due)),
                 Task::Signal => None,
             };
-            let timeout = timeout_ms.map(|time| put(Item::Timeout(step.clone()), 1, millis(time)));
+            let timeout = timeout_ms.map(|time| put(Work::Timer, Item::Timeout(step.clone()), 1, millis(time)));
             due.into_iter().chain(timeout).collect()
         }
         SagaEvent::AttemptFailed { step, act, attempt, after_ms, .. } => {
-            vec![put(Item::of(*act, step), attempt + 1, millis(*after_ms))]
+            vec![put(Work::Call, Item::of(*act, step), attempt + 1, millis(*after_ms))]
         }
-        SagaEvent::Stopping { step, attempt } => vec![put(Item::Do(step.clone()), *attempt, Duration::ZERO)],
-        SagaEvent::Retried { step, act, attempt, timeout_ms } if *attempt > 0 => {
-            let timeout = timeout_ms.map(|time| put(Item::Timeout(step.clone()), *attempt, millis(time)));
-            [put(Item::of(*act, step), *attempt, Duration::ZERO)].into_iter().chain(timeout).collect()
+        SagaEvent::Stopping { step, attempt } => {
+            vec![put(Work::Call, Item::Do(step.clone()), *attempt, Duration::ZERO)]
         }
-        SagaEvent::UndoStarted { step, .. } => vec![put(Item::Undo(step.clone()), 1, Duration::ZERO)],
+        SagaEvent::Retried { step, act, attempt, timeout_ms, signal } if *attempt > 0 => {
+            let due = (!signal).then(|| put(Work::Call, Item::of(*act, step), *attempt, Duration::ZERO));
+            let timeout = timeout_ms.map(|time| put(Work::Timer, Item::Timeout(step.clone()), *attempt, millis(time)));
+            due.into_iter().chain(timeout).collect()
+        }
+        SagaEvent::UndoStarted { step, .. } => vec![put(Work::Call, Item::Undo(step.clone()), 1, Duration::ZERO)],
         SagaEvent::StepDone { step, .. } | SagaEvent::StepFailed { step, .. } => over(step),
         SagaEvent::TimedOut { step } => vec![remove(Item::Timeout(step.clone()))],
         SagaEvent::Undone { step } | SagaEvent::UndoFailed { step, .. } => vec![remove(Item::Undo(step.clone()))],
@@ -137,22 +158,27 @@ pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Chang
 pub(crate) fn kept(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Change> {
     #[cfg(feature = "bugs")]
     if crate::bugs::is(crate::bugs::Bug::TimerInMemoryOnly) {
-        let is_timer = |change: &Change| matches!(change, Change::Put(entry) if entry.due > at);
-        return changes(saga, event, at).into_iter().filter(|change| !is_timer(change)).collect();
+        let forgotten = |change| match change {
+            Change::Put(entry) if entry.due > at => Change::Remove(entry.saga, entry.item),
+            change => change,
+        };
+        return changes(saga, event, at).into_iter().map(forgotten).collect();
     }
     changes(saga, event, at)
 }
 
 /// The projection of a saga's journals into its agenda.
 pub struct Agenda<S> {
-    /// Rung for each batch, so that a worker in this process looks soon.
-    pub(crate) bell: Arc<Notify>,
+    /// Rung so that a worker in this process looks soon.
+    bell: Arc<Notify>,
+    /// What is due at once is told to it straight away, while there is room: the journal has it, and a worker looks there.
+    fresh: mpsc::Sender<Entry>,
     saga: PhantomData<fn() -> S>,
 }
 
 impl<S> Agenda<S> {
-    pub(crate) fn new(bell: Arc<Notify>) -> Self {
-        Self { bell, saga: PhantomData }
+    pub(crate) fn new(bell: Arc<Notify>, fresh: mpsc::Sender<Entry>) -> Self {
+        Self { bell, fresh, saga: PhantomData }
     }
 }
 
@@ -172,15 +198,34 @@ impl<S: Saga, M: AgendaModel> Project<M> for Agenda<S> {
     const SETUP: &'static str = M::SETUP_AGENDA;
 
     async fn apply(&self, envelope: &Envelope<SagaEvent>, tx: &mut M::Tx) -> Result<(), Cause> {
-        let recorded = &envelope.recorded;
-        let partition = Partition::of(&recorded.stream, S::PARTITIONS);
-        for change in kept(recorded.stream.id(), &envelope.event, recorded.recorded_at) {
-            match change {
-                Change::Put(entry) => M::put(tx, partition, &entry).await?,
-                Change::Remove(saga, item) => M::remove(tx, partition, &saga, &item).await?,
+        Project::<M>::apply_batch(self, std::slice::from_ref(envelope), tx).await
+    }
+
+    async fn apply_batch(&self, envelopes: &[Envelope<SagaEvent>], tx: &mut M::Tx) -> Result<(), Cause> {
+        // Most of what is put in is taken out soon, often by the same batch.
+        let mut last = HashMap::new();
+        for Envelope { event, recorded, replaying, .. } in envelopes {
+            for change in kept(recorded.stream.id(), event, recorded.recorded_at) {
+                let item = match &change {
+                    Change::Put(entry) => entry.item.clone(),
+                    Change::Remove(_, item) => item.clone(),
+                };
+                let at_once = matches!(&change, Change::Put(entry) if !replaying && entry.due <= recorded.recorded_at);
+                last.insert((&recorded.stream, item), (change, at_once));
             }
         }
-        self.bell.notify_one();
+        for ((stream, _), (change, at_once)) in last {
+            let partition = Partition::of(stream, S::PARTITIONS);
+            match change {
+                Change::Remove(saga, item) => M::remove(tx, partition, &saga, &item).await?,
+                Change::Put(entry) => {
+                    M::put(tx, partition, &entry).await?;
+                    if !at_once || self.fresh.try_send(entry).is_err() {
+                        self.bell.notify_one();
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -165,8 +165,11 @@ const ERROR_BYTES_MAX: usize = 4_096;
 
 fn cut(failure: Failure) -> Failure {
     let short = |mut text: String| {
-        let end = (0..=ERROR_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or_default());
+        let mut end = text.len().min(ERROR_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
         text
     };
     match failure {

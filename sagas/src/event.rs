@@ -127,6 +127,9 @@ pub enum SagaEvent {
         attempt: u32,
         /// Its timeout, which runs anew.
         timeout_ms: Option<u64>,
+        /// It waits for a signal, so nothing but its timeout is due.
+        #[serde(default)]
+        signal: bool,
     },
     /// An operator lets it go on without.
     Skipped {

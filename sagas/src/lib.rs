@@ -124,7 +124,7 @@ mod sagas;
 pub mod testing;
 mod worker;
 
-pub use agenda::{Agenda, AgendaModel, Entry, Item, due_in_tables, put_in_tables, remove_from_tables};
+pub use agenda::{Agenda, AgendaModel, Entry, Item, Work, due_in_tables, put_in_tables, remove_from_tables};
 pub use breaker::{Circuit, CircuitOptions, Dependency};
 pub use clock::{Clock, SkippingClock, SystemClock};
 pub use event::{Act, Outcome, SagaEvent, Task};

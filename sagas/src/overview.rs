@@ -38,7 +38,7 @@ pub struct Count {
 }
 
 /// A projection of a saga's journals into [`STANDINGS`] and [`COUNTS`], in any read model with typed tables: memory, and
-/// RocksDB.
+/// RocksDB. On PostgreSQL it has tables of SQL: see `PostgresModel::standings` and `counts` there.
 ///
 /// ```
 /// # use indelible_core::store::memory::MemoryStore;
@@ -93,19 +93,19 @@ impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
         let (saga, at) = (envelope.recorded.stream.id().to_owned(), envelope.recorded.recorded_at);
         let was = tx.get(&STANDINGS, &saga)?;
         let started = was.as_ref().map_or(at, |was| was.started);
-        let Some(goes) = goes(&envelope.event) else { return Ok(()) };
+        let Some(goes) = Goes::by(&envelope.event) else { return Ok(()) };
         if let Some(was) = &was {
             count(tx, &was.doing, &was.step, |count| count.sagas = count.sagas.saturating_sub(1))?;
         }
         match goes {
-            Goes::To(doing, step) => {
+            Goes::To { doing, step } => {
                 count(tx, doing, step, |count| count.sagas += 1)?;
                 let place = Place { doing: doing.into(), step: step.into(), since: at, started };
                 Ok(tx.put(&STANDINGS, &saga, &place)?)
             }
-            Goes::Out(how) => {
+            Goes::Out { outcome } => {
                 let took_ms = u64::try_from(at.since(started).as_millis()).unwrap_or(u64::MAX);
-                count(tx, how, "", |count| {
+                count(tx, outcome, "", |count| {
                     (count.sagas, count.took_ms) = (count.sagas + 1, count.took_ms.saturating_add(took_ms));
                 })?;
                 Ok(tx.delete(&STANDINGS, &saga)?)
@@ -114,31 +114,48 @@ impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
     }
 }
 
-/// Where an event takes a saga.
-enum Goes<'a> {
-    To(&'static str, &'a str),
-    Out(&'static str),
+/// Where an event takes a saga; for read models that keep an [`Overview`] in tables of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes<'a> {
+    /// To a place.
+    To {
+        /// As [`Place::doing`].
+        doing: &'static str,
+        /// As [`Place::step`].
+        step: &'a str,
+    },
+    /// To its end.
+    Out {
+        /// `completed`, `compensated` or `given up`.
+        outcome: &'static str,
+    },
 }
 
-fn goes(event: &SagaEvent) -> Option<Goes<'_>> {
-    Some(match event {
-        SagaEvent::Started { .. } => Goes::To("running", ""),
-        SagaEvent::StepStarted { step, task: Task::Effect(_), .. } => Goes::To("running", step),
-        SagaEvent::StepStarted { step, .. } => Goes::To("waiting", step),
-        SagaEvent::Compensating { .. } => Goes::To("compensating", ""),
-        SagaEvent::UndoStarted { step, .. } => Goes::To("compensating", step),
-        SagaEvent::NeedsIntervention { step, .. } => Goes::To("stuck", step),
-        SagaEvent::Retried { step, act, .. } | SagaEvent::Skipped { step, act, .. } => match act {
-            Act::Do => Goes::To("running", step),
-            Act::Undo => Goes::To("compensating", step),
-        },
-        SagaEvent::Ended { outcome } => Goes::Out(match outcome {
-            Outcome::Completed => "completed",
-            Outcome::Compensated => "compensated",
-            Outcome::GivenUp { .. } => "given up",
-        }),
-        _ => return None,
-    })
+impl<'a> Goes<'a> {
+    /// Where this event takes it; `None` where it stays.
+    pub fn by(event: &'a SagaEvent) -> Option<Self> {
+        let to = |doing, step| Self::To { doing, step };
+        Some(match event {
+            SagaEvent::Started { .. } => to("running", ""),
+            SagaEvent::StepStarted { step, task: Task::Effect(_), .. } => to("running", step),
+            SagaEvent::StepStarted { step, .. } => to("waiting", step),
+            SagaEvent::Compensating { .. } => to("compensating", ""),
+            SagaEvent::UndoStarted { step, .. } => to("compensating", step),
+            SagaEvent::NeedsIntervention { step, .. } => to("stuck", step),
+            SagaEvent::Retried { step, act, .. } | SagaEvent::Skipped { step, act, .. } => match act {
+                Act::Do => to("running", step),
+                Act::Undo => to("compensating", step),
+            },
+            SagaEvent::Ended { outcome } => Self::Out {
+                outcome: match outcome {
+                    Outcome::Completed => "completed",
+                    Outcome::Compensated => "compensated",
+                    Outcome::GivenUp { .. } => "given up",
+                },
+            },
+            _ => return None,
+        })
+    }
 }
 
 fn count(tx: &mut impl WriteTables, doing: &str, step: &str, change: impl FnOnce(&mut Count)) -> Result<(), Cause> {

@@ -137,11 +137,8 @@ impl<R: React> Projection for Reactor<R> {
 }
 
 impl<R: React, M: ReadModel> Project<M> for Reactor<R> {
-    async fn apply(&self, envelope: &Envelope<R::Event>, _: &mut M::Tx) -> Result<(), Cause> {
-        self.react(envelope).await
-    }
-
-    async fn apply_batch(&self, envelopes: &[Envelope<R::Event>], _: &mut M::Tx) -> Result<(), Cause> {
+    // Calls take their time, in which no transaction is to be open.
+    async fn before_batch(&self, envelopes: &[Envelope<R::Event>]) -> Result<(), Cause> {
         if R::ORDER == Order::WholeLog {
             for envelope in envelopes {
                 self.react(envelope).await?;
@@ -159,6 +156,10 @@ impl<R: React, M: ReadModel> Project<M> for Reactor<R> {
             Ok(())
         });
         stream::iter(reactions.collect::<Vec<_>>()).buffer_unordered(R::CALLS_MAX.max(1)).try_collect().await
+    }
+
+    async fn apply(&self, _: &Envelope<R::Event>, _: &mut M::Tx) -> Result<(), Cause> {
+        Ok(())
     }
 }
 

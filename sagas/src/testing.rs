@@ -42,10 +42,13 @@ mod crash;
 mod given;
 pub mod killed;
 mod outside;
+pub mod random;
 mod recorded;
+mod scenario;
 mod store;
 
-pub use crash::{Crashes, crash_everywhere};
+pub use crash::{Crashes, crash_everywhere, crash_everywhere_on};
 pub use given::{Given, given};
 pub use outside::{Answer, Outside, Script};
 pub use recorded::{Divergence, check_recorded};
+pub use scenario::Scenario;

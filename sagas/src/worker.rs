@@ -9,7 +9,7 @@ use futures::future::join_all;
 use indelible_core::{AnyStore, AsStore, InvalidInput};
 use indelible_projections::{ProjectionId, Running, StartError, Worker, WorkerId};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -26,7 +26,7 @@ mod errands;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SagaOptions {
-    /// The most calls at once, for each type of saga: 256.
+    /// The most calls at once, for each type of saga: 256. Timers whose time has come wait for none of them.
     pub calls_max: usize,
     /// How long an agenda is left alone at the most, and how often it is heard what time it is by the log: 500 ms. Who hears of entries looks at once.
     pub look_every: Duration,
@@ -89,6 +89,9 @@ pub struct SagaWorker {
     offices: Vec<(ProjectionId, OpenOffice)>,
 }
 
+/// How many entries that are due at once may wait to be begun, beside the agenda.
+const FRESH_MAX: usize = 1_024;
+
 type OpenOffice = Box<dyn FnOnce(Arc<Running>, SagaOptions, Arc<dyn Clock>) -> Errand + Send>;
 
 /// What has the errands of one type of saga done.
@@ -136,14 +139,14 @@ impl SagaWorker {
     /// That runs the sagas of a type, with their agenda in this read model.
     #[must_use]
     pub fn add<S: Saga, M: AgendaModel>(mut self, model: &M, performer: impl Perform<S>) -> Self {
-        let bell = Arc::new(Notify::new());
-        self.agendas = self.agendas.add(model, Agenda::<S>::new(bell.clone()));
+        let (bell, (tell, fresh)) = (Arc::new(Notify::new()), mpsc::channel(FRESH_MAX));
+        self.agendas = self.agendas.add(model, Agenda::<S>::new(bell.clone(), tell));
         let (store, model, sagas) = (self.store.clone(), model.clone(), Sagas::new(&self.store));
         let open: OpenOffice = Box::new(move |agendas, options, clock| {
             let draining = Arc::new(AtomicBool::new(false));
             let desk = Desk { sagas, performer };
             let office = Office { desk, store, model, clock, options };
-            let errands = Errands::new(office, agendas, bell.clone(), draining.clone());
+            let errands = Errands::new(office, agendas, bell.clone(), fresh, draining.clone());
             Errand { draining, bell, task: tokio::spawn(errands.run()) }
         });
         self.offices.push((ProjectionId::of::<Agenda<S>>(), open));

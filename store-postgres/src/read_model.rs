@@ -39,6 +39,8 @@ mod versions;
 
 mod error;
 mod open;
+#[cfg(feature = "sagas")]
+mod overview;
 mod pool;
 
 pub use options::ModelOptions;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use indelible_core::{RecordedEvent, StreamId, Timestamp, Token};
+use indelible_core::{Cause, RecordedEvent, StreamId, Timestamp, Token};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
@@ -169,6 +169,9 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     /// One transaction: the checkpoint, the events, and those that wait behind a parked one.
     async fn transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
         let mut conflicts = 0;
+        for run in self.runs(events).filter(|run| !self.waits(&run[0])) {
+            self.before(run).await?;
+        }
         loop {
             let span = match events.is_empty() {
                 true => tracing::Span::none(),
@@ -187,11 +190,10 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     /// As [`transact`](Self::transact), once.
     async fn try_transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
         let began_at = std::time::Instant::now();
-        let waits = |envelope: &Envelope<_>| self.parked.contains(&envelope.recorded.stream);
         let mut handled = 0;
         let mut tx = self.begin(to).await?;
-        for run in events.chunk_by(|one, next| waits(one) == waits(next)) {
-            if !waits(&run[0]) {
+        for run in self.runs(events) {
+            if !self.waits(&run[0]) {
                 self.handle(run, &mut tx).await?;
                 handled += run.len();
                 continue;
@@ -213,16 +215,33 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         self.shared.model.begin(&Advance { projection, partition, epoch, from: position, to }).await
     }
 
-    /// Runs the handler. A panic, and a time without end, are failures.
+    /// Whether an event waits behind a parked one.
+    fn waits(&self, envelope: &Envelope<P::Event>) -> bool {
+        self.parked.contains(&envelope.recorded.stream)
+    }
+
+    /// Events that wait on end, and those that don't.
+    fn runs<'a>(&self, events: &'a [Envelope<P::Event>]) -> impl Iterator<Item = &'a [Envelope<P::Event>]> {
+        events.chunk_by(|one, next| self.waits(one) == self.waits(next))
+    }
+
+    async fn before(&self, envelopes: &[Envelope<P::Event>]) -> Result<(), Trouble> {
+        self.guarded(self.shared.projection.before_batch(envelopes)).await
+    }
+
     async fn handle(&self, envelopes: &[Envelope<P::Event>], tx: &mut M::Tx) -> Result<(), Trouble> {
-        let handled = AssertUnwindSafe(self.shared.projection.apply_batch(envelopes, tx)).catch_unwind();
-        let trouble = match timeout(self.shared.options.batch_time_max, handled).await {
-            Ok(Ok(Ok(()))) => return Ok(()),
-            Ok(Ok(Err(cause))) => cause.into(),
-            Ok(Err(panic)) => Trouble::Events(format!("the handler panicked: {}", message(&*panic)).into()),
-            Err(_) => Trouble::Events("the handler took longer than it may".into()),
-        };
-        Err(self.shared.model.trouble(tx).map_or(trouble, Trouble::from))
+        let handled = self.guarded(self.shared.projection.apply_batch(envelopes, tx)).await;
+        handled.map_err(|trouble| self.shared.model.trouble(tx).map_or(trouble, Trouble::from))
+    }
+
+    /// Runs a handler. A panic, and a time without end, are failures.
+    async fn guarded(&self, handler: impl Future<Output = Result<(), Cause>>) -> Result<(), Trouble> {
+        match timeout(self.shared.options.batch_time_max, AssertUnwindSafe(handler).catch_unwind()).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(cause))) => Err(cause.into()),
+            Ok(Err(panic)) => Err(Trouble::Events(format!("the handler panicked: {}", message(&*panic)).into())),
+            Err(_) => Err(Trouble::Events("the handler took longer than it may".into())),
+        }
     }
 
     fn committed(&mut self, to: Token, events: usize) {

@@ -3,11 +3,11 @@
 use indelible_core::{Cause, Timestamp};
 use indelible_projections::{Partition, ReadModel, ReadModelError, memory::MemoryModel};
 
-use super::{Agenda, Entry, Item, due_in_tables, put_in_tables, remove_from_tables};
+use super::{Agenda, Entry, Item, Work, due_in_tables, put_in_tables, remove_from_tables};
 use crate::Saga;
 
 /// A read model that can keep agendas, and dead letters: what can't be read is parked. What it keeps of an entry is found by
-/// partition and time.
+/// partition, kind and time.
 pub trait AgendaModel: ReadModel {
     /// What makes room for an agenda: [`Project::SETUP`](indelible_projections::Project::SETUP).
     const SETUP_AGENDA: &'static str = "";
@@ -29,7 +29,7 @@ pub trait AgendaModel: ReadModel {
         item: &Item,
     ) -> impl Future<Output = Result<(), Cause>> + Send;
 
-    /// Up to `limit` entries of a partition by time, saga and item, those after `after`, whether their time has come or
+    /// Up to `limit` entries of a partition and a kind by time, saga and item, those after `after`, whether their time has come or
     /// not; and what time it is, where the database has a clock of its own.
     ///
     /// # Errors
@@ -37,6 +37,7 @@ pub trait AgendaModel: ReadModel {
     fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        work: Work,
         after: Option<&Entry>,
         limit: usize,
     ) -> impl Future<Output = Result<(Vec<Entry>, Option<Timestamp>), ReadModelError>> + Send;
@@ -54,9 +55,10 @@ impl AgendaModel for MemoryModel {
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        work: Work,
         after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
-        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, after, limit)?, None))
+        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, work, after, limit)?, None))
     }
 }

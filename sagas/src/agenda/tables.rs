@@ -5,12 +5,17 @@ use std::ops::Bound;
 use indelible_core::Timestamp;
 use indelible_projections::{Partition, ReadModelError, ReadTables, Table, WriteTables};
 
-use super::{Entry, Item};
+use super::{Entry, Item, Work};
 
-/// Saga and item → partition, time in microseconds.
+/// Saga and item → lane, time in microseconds.
 const ITEMS: Table<(String, String), (u32, i64)> = Table::new("items");
-/// Partition, time, saga and item → attempt.
+/// Lane, time, saga and item → attempt.
 const DUE: Table<(u32, Timestamp, (String, String)), u32> = Table::new("due");
+
+/// A partition's entries of a kind stand by themselves.
+fn lane(partition: Partition, work: Work) -> u32 {
+    2 * partition.0 + u32::from(work == Work::Timer)
+}
 
 /// [`AgendaModel::put`](super::AgendaModel::put) into tables.
 ///
@@ -19,8 +24,9 @@ const DUE: Table<(u32, Timestamp, (String, String)), u32> = Table::new("due");
 pub fn put_in_tables(tx: &mut impl WriteTables, partition: Partition, entry: &Entry) -> Result<(), ReadModelError> {
     remove_from_tables(tx, &entry.saga, &entry.item)?;
     let key = (entry.saga.clone(), entry.item.to_string());
-    tx.put(&ITEMS, &key, &(partition.0, entry.due.as_micros()))?;
-    tx.put(&DUE, &(partition.0, entry.due, key), &entry.attempt)
+    let lane = lane(partition, entry.work);
+    tx.put(&ITEMS, &key, &(lane, entry.due.as_micros()))?;
+    tx.put(&DUE, &(lane, entry.due, key), &entry.attempt)
 }
 
 /// [`AgendaModel::remove`](super::AgendaModel::remove) from tables.
@@ -29,10 +35,10 @@ pub fn put_in_tables(tx: &mut impl WriteTables, partition: Partition, entry: &En
 /// Those of the tables.
 pub fn remove_from_tables(tx: &mut impl WriteTables, saga: &str, item: &Item) -> Result<(), ReadModelError> {
     let key = (saga.to_owned(), item.to_string());
-    let Some((partition, due)) = tx.get(&ITEMS, &key)? else { return Ok(()) };
+    let Some((lane, due)) = tx.get(&ITEMS, &key)? else { return Ok(()) };
     tx.delete(&ITEMS, &key)?;
     let due = Timestamp::from_micros(due).map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
-    tx.delete(&DUE, &(partition, due, key))
+    tx.delete(&DUE, &(lane, due, key))
 }
 
 /// [`AgendaModel::earliest`](super::AgendaModel::earliest) from tables.
@@ -42,22 +48,24 @@ pub fn remove_from_tables(tx: &mut impl WriteTables, saga: &str, item: &Item) ->
 pub fn due_in_tables(
     tables: &impl ReadTables,
     partition: Partition,
+    work: Work,
     after: Option<&Entry>,
     limit: usize,
 ) -> Result<Vec<Entry>, ReadModelError> {
+    let lane = lane(partition, work);
     let rows = match after {
-        None => tables.scan_prefix(&DUE, &partition.0, limit)?,
+        None => tables.scan_prefix(&DUE, &lane, limit)?,
         Some(after) => {
-            let after = (partition.0, after.due, (after.saga.clone(), after.item.to_string()));
+            let after = (lane, after.due, (after.saga.clone(), after.item.to_string()));
             tables.scan(&DUE, (Bound::Excluded(after), Bound::Unbounded), limit)?
         }
     };
     rows.into_iter()
-        .take_while(|((of, ..), _)| *of == partition.0)
+        .take_while(|((of, ..), _)| *of == lane)
         .map(|((_, due, (saga, item)), attempt)| {
             let item =
                 item.parse::<Item>().map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
-            Ok(Entry { saga, item, attempt, due })
+            Ok(Entry { saga, item, attempt, due, work })
         })
         .collect()
 }

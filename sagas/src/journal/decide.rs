@@ -240,7 +240,8 @@ impl<S: Saga> Journal<S> {
                     _ => 0,
                 };
                 let timeout_ms = self.past.track(&step).and_then(|track| track.timeout_ms).filter(|_| act == Act::Do);
-                SagaEvent::Retried { step, act, attempt, timeout_ms }
+                let signal = act == Act::Do && self.past.track(&step).is_some_and(|track| track.signal);
+                SagaEvent::Retried { step, act, attempt, timeout_ms, signal }
             }
         })
     }

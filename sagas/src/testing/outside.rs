@@ -89,6 +89,12 @@ impl Outside {
         self.world().faults.clone()
     }
 
+    /// Whether a call has its effect.
+    pub(crate) fn happens(&self, call: &Call) -> bool {
+        let answer = self.script.answer(call.step(), call.act(), call.attempt());
+        matches!(answer, Answer::Done(_) | Answer::Lost)
+    }
+
     pub(crate) fn fault(&self, fault: String) {
         self.world().faults.push(fault);
     }

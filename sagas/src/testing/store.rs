@@ -1,4 +1,4 @@
-//! A store in memory whose process may die at any append, before it or after it, and whose events have the test's time.
+//! A store whose process may die at any append, before it or after it, and whose events have the test's time.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,9 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Category, CheckpointStore, EventId, EventStore, Limits, Page, Position, ReadLog, ReadStream,
-    RecordedEvent, Snapshot, SnapshotStore, StoreError, StoreId, StreamHead, StreamId, Timestamp, Token, Version,
-    store::memory::MemoryStore,
+    AnyStore, Append, AppendOutcome, Category, CheckpointStore, EventId, EventStore, Limits, Page, Position, ReadLog,
+    ReadStream, RecordedEvent, Snapshot, SnapshotStore, StoreError, StoreId, StreamHead, StreamId, Timestamp, Token,
+    Version,
 };
 use tokio::sync::watch;
 
@@ -53,7 +53,7 @@ impl Moments {
 /// The store.
 #[derive(Clone)]
 pub(super) struct MortalStore {
-    log: MemoryStore,
+    log: AnyStore,
     moments: Arc<Moments>,
     clock: Arc<Mutex<Times>>,
 }
@@ -66,14 +66,19 @@ struct Times {
 }
 
 impl MortalStore {
-    pub fn new(moments: &Arc<Moments>) -> Self {
+    pub fn new(log: &AnyStore, moments: &Arc<Moments>) -> Self {
         let now = Timestamp::from_micros(0).unwrap_or_else(|_| Timestamp::now());
         let clock = Arc::new(Mutex::new(Times { now, recorded: HashMap::new() }));
-        Self { log: MemoryStore::new(), moments: moments.clone(), clock }
+        Self { log: log.clone(), moments: moments.clone(), clock }
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        self.times().now
     }
 
     /// It is so late now, if it wasn't later.

@@ -6,7 +6,7 @@ use std::{
     fmt,
     panic::AssertUnwindSafe,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,14 +16,14 @@ use futures::FutureExt;
 use indelible_core::{AnyStore, Cause, StoreError, Timestamp};
 use indelible_projections::{Partition, PartitionState, ProjectionId, ReadModelError, Running};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 
 use crate::{
     Agenda, AgendaModel, Clock, Perform, Saga, SagaOptions,
-    agenda::{Entry, Item},
+    agenda::{Entry, Item, Work},
     desk::{Answer, Desk, Turn, message},
 };
 
@@ -39,6 +39,8 @@ const LATER_MAX: Duration = Duration::from_secs(3600);
 /// How many entries of a partition are read at once, and in a look, at the most.
 const ENTRIES_A_PAGE: usize = 1_024;
 const ENTRIES_A_LOOK: usize = 4_096;
+/// How many timers are acted on at once, beside the calls.
+const TIMERS_AT_ONCE: usize = 64;
 
 /// Where a saga's errands are done.
 pub(super) struct Office<S: Saga, M, P> {
@@ -53,20 +55,30 @@ pub(super) struct Errands<S: Saga, M, P> {
     office: Arc<Office<S, M, P>>,
     agendas: Arc<Running>,
     bell: Arc<Notify>,
+    /// What is due at once, as soon as the agenda hears of it.
+    fresh: mpsc::Receiver<Entry>,
     draining: Arc<AtomicBool>,
-    /// What is known of attempts.
-    known: HashMap<(String, Item, u32), Known>,
+    attempts: Attempts,
+    attempts_seen_to: Instant,
     at_work: JoinSet<Errand>,
+    /// How many of them are timers.
+    timers: usize,
+    /// Whether something of a kind is due that there was no room for.
+    had_no_room: [bool; Work::ALL.len()],
     /// Entries that a turn here led to, before the agenda has them.
     next: Vec<Entry>,
     /// How many looks there were.
     looks: usize,
-    /// Where the next look into a partition goes on, if not at its beginning.
-    looked_to: HashMap<Partition, Entry>,
+    /// Where the next look into a partition's entries of a kind goes on, if not at its beginning.
+    looked_to: HashMap<(Partition, Work), Entry>,
     /// What time it is by the log, and when that was heard.
     log_time: Option<Timestamp>,
     log_time_heard: Option<Instant>,
 }
+
+/// What is known of attempts.
+#[derive(Clone, Default)]
+struct Attempts(Arc<Mutex<HashMap<(String, Item, u32), Known>>>);
 
 /// What is known of an attempt.
 enum Known {
@@ -88,6 +100,49 @@ impl Known {
     }
 }
 
+impl Attempts {
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, Item, u32), Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an attempt: how often on end it came to nothing, and its answer where there is one that could not be written.
+    /// `None` where it is under way, or rests.
+    fn begin(&self, entry: &Entry) -> Option<(u32, Option<Answer>)> {
+        let mut known = self.known();
+        if is_known(&known, entry) {
+            return None;
+        }
+        let attempt = (entry.saga.clone(), entry.item.clone(), entry.attempt);
+        match known.insert(attempt, Known::UnderWay) {
+            Some(Known::Rests { tries, answer, .. }) => Some((tries, answer)),
+            _ => Some((0, None)),
+        }
+    }
+
+    /// Lets an attempt rest, by what came of it. What follows at once is returned.
+    fn rest(&self, Errand { entry, turn, tries, answer }: Errand) -> Vec<Entry> {
+        let longer = |time: Duration| time.saturating_mul(1 << tries.min(20)).min(TROUBLE_MAX);
+        let (rest, tries, next) = match turn {
+            Some(Turn::Done(next)) => (REMEMBERED, 0, next),
+            Some(Turn::Nothing) => (longer(REMEMBERED), tries + 1, Vec::new()),
+            Some(Turn::Later(time)) => (time.min(LATER_MAX), 0, Vec::new()),
+            None => (longer(AFTER_TROUBLE), tries + 1, Vec::new()),
+        };
+        let rests = Known::Rests { until: Instant::now() + rest, due: entry.due, tries, answer };
+        self.known().insert((entry.saga, entry.item, entry.attempt), rests);
+        next
+    }
+}
+
+/// Whether an attempt is under way, or rests in this entry.
+fn is_known(known: &HashMap<(String, Item, u32), Known>, entry: &Entry) -> bool {
+    match known.get(&(entry.saga.clone(), entry.item.clone(), entry.attempt)) {
+        Some(Known::UnderWay) => true,
+        Some(Known::Rests { until, due, .. }) => *due == entry.due && *until > Instant::now(),
+        None => false,
+    }
+}
+
 /// An entry, and what came of it; no turn where it could not be done.
 struct Errand {
     entry: Entry,
@@ -97,14 +152,24 @@ struct Errand {
 }
 
 impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
-    pub fn new(office: Office<S, M, P>, agendas: Arc<Running>, bell: Arc<Notify>, draining: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        office: Office<S, M, P>,
+        agendas: Arc<Running>,
+        bell: Arc<Notify>,
+        fresh: mpsc::Receiver<Entry>,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             office: Arc::new(office),
             agendas,
             bell,
+            fresh,
             draining,
-            known: HashMap::new(),
+            attempts: Attempts::default(),
+            attempts_seen_to: Instant::now(),
             at_work: JoinSet::new(),
+            timers: 0,
+            had_no_room: [false; Work::ALL.len()],
             next: Vec::new(),
             looks: 0,
             looked_to: HashMap::new(),
@@ -121,7 +186,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
                 self.begin(entry);
             }
             let began = Instant::now();
-            if self.room() > 0 && looks_at <= began {
+            if self.has_room() && looks_at <= began {
                 let wait = self.look().await.unwrap_or_else(|error| {
                     tracing::warn!(saga = S::NAME, %error, "the agenda could not be read");
                     AFTER_TROUBLE
@@ -130,61 +195,82 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
                 rests_until = Instant::now() + BETWEEN_LOOKS.max(4 * began.elapsed());
                 looks_at = rests_until.max(began + wait);
             }
-            let (bell, has_room) = (self.bell.clone(), self.room() > 0);
+            let (bell, has_room) = (self.bell.clone(), self.has_room());
+            let has_room_for_calls = self.room(Work::Call) > 0;
             tokio::select! {
                 Some(done) = self.at_work.join_next() => self.done(done),
+                Some(entry) = self.fresh.recv(), if has_room_for_calls => drop(self.begin(entry)),
                 () = bell.notified(), if has_room => looks_at = looks_at.min(rests_until.max(Instant::now() + BETWEEN_LOOKS)),
                 () = sleep_until(looks_at), if has_room => {}
             }
             while let Some(done) = self.at_work.try_join_next() {
                 self.done(done);
             }
+            while self.room(Work::Call) > 0
+                && let Ok(entry) = self.fresh.try_recv()
+            {
+                self.begin(entry);
+            }
+            if Work::ALL.into_iter().any(|work| self.had_no_room[work as usize] && self.room(work) > 0) {
+                looks_at = looks_at.min(rests_until);
+            }
         }
         while self.at_work.join_next().await.is_some() {}
     }
 
-    fn room(&self) -> usize {
-        self.office.options.calls_max.saturating_sub(self.at_work.len())
+    /// How many more of a kind may be begun.
+    fn room(&self, work: Work) -> usize {
+        match work {
+            Work::Call => self.office.options.calls_max.saturating_sub(self.at_work.len() - self.timers),
+            Work::Timer => TIMERS_AT_ONCE.saturating_sub(self.timers),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        Work::ALL.into_iter().any(|work| self.room(work) > 0)
     }
 
     /// Begins what is due as far as there is room, and says when to look again. Each look begins at another partition, so
     /// that one with much to do keeps none waiting.
     async fn look(&mut self) -> Result<Duration, Cause> {
         let now = Instant::now();
-        self.known.retain(|_, known| !known.is_over(now));
+        if now >= self.attempts_seen_to + REMEMBERED / 4 {
+            self.attempts.known().retain(|_, known| !known.is_over(now));
+            self.attempts_seen_to = now;
+        }
         self.hear_log_time(now).await?;
         let mut partitions = self.owned();
         self.looks = self.looks.wrapping_add(1);
         let first = self.looks % partitions.len().max(1);
         partitions.rotate_left(first);
         let mut wait = self.office.options.look_every;
-        for partition in partitions {
-            wait = match self.room() {
-                0 => Duration::ZERO,
-                _ => wait.min(self.look_into(partition).await?),
-            };
+        self.had_no_room = Default::default();
+        for (partition, work) in partitions.into_iter().flat_map(|partition| Work::ALL.map(|work| (partition, work))) {
+            match self.room(work) {
+                0 => self.had_no_room[work as usize] = true,
+                _ => wait = wait.min(self.look_into(partition, work).await?),
+            }
         }
         Ok(wait)
     }
 
-    /// Begins what is due in a partition. What is known already must not hide what isn't, and what is not due for long must
-    /// cost nothing: so a few entries are asked for, and more only while all of them are due. Where they are very many, the
-    /// next look goes on behind them.
-    async fn look_into(&mut self, partition: Partition) -> Result<Duration, ReadModelError> {
-        let (mut after, mut page, mut read) = (self.looked_to.remove(&partition), 32, 0);
+    /// Begins what is due of a kind in a partition. What is known already must not hide what isn't, and what is not due for
+    /// long must cost nothing: so a few entries are asked for, and more only while all of them are due. Where they are very
+    /// many, the next look goes on behind them.
+    async fn look_into(&mut self, partition: Partition, work: Work) -> Result<Duration, ReadModelError> {
+        let (mut after, mut page, mut read) = (self.looked_to.remove(&(partition, work)), 32, 0);
         loop {
-            let (entries, clock) = self.office.model.earliest::<S>(partition, after.as_ref(), page).await?;
+            let (entries, clock) = self.office.model.earliest::<S>(partition, work, after.as_ref(), page).await?;
             // A clock that was set back is behind the log's, which the agenda's times are of.
             let clock = clock.unwrap_or_else(|| self.office.clock.now());
             let now = self.log_time.map_or(clock, |time| time.max(clock));
             for entry in &entries {
-                if self.room() == 0 {
-                    return Ok(Duration::ZERO);
-                }
                 if entry.due > now {
                     return Ok(entry.due.since(now));
                 }
-                self.begin(entry.clone());
+                if !self.begin(entry.clone()) {
+                    return Ok(self.office.options.look_every);
+                }
             }
             if entries.len() < page {
                 return Ok(self.office.options.look_every);
@@ -192,7 +278,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
             read += page;
             after = entries.into_iter().last().or(after);
             if read >= ENTRIES_A_LOOK {
-                self.looked_to.extend(after.map(|after| (partition, after)));
+                self.looked_to.extend(after.map(|after| ((partition, work), after)));
                 return Ok(Duration::ZERO);
             }
             page = (2 * page).min(ENTRIES_A_PAGE);
@@ -219,52 +305,58 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         lanes.filter(|lane| lane.state != PartitionState::Lost).map(|lane| lane.partition).collect()
     }
 
-    fn begin(&mut self, entry: Entry) {
-        let attempt = (entry.saga.clone(), entry.item.clone(), entry.attempt);
-        let is_known = match self.known.get(&attempt) {
-            Some(Known::UnderWay) => true,
-            Some(Known::Rests { until, due, .. }) => *due == entry.due && *until > Instant::now(),
-            None => false,
-        };
-        if is_known || self.room() == 0 {
-            return;
+    /// Begins an entry, unless that was done; `false` where there is no room for it.
+    fn begin(&mut self, entry: Entry) -> bool {
+        if self.room(entry.work) == 0 {
+            let is_known = is_known(&self.attempts.known(), &entry);
+            self.had_no_room[entry.work as usize] |= !is_known;
+            return is_known;
         }
-        let (tries, mut answer) = match self.known.insert(attempt, Known::UnderWay) {
-            Some(Known::Rests { tries, answer, .. }) => (tries, answer),
-            _ => (0, None),
-        };
-        let office = self.office.clone();
+        let Some((tries, answer)) = self.attempts.begin(&entry) else { return true };
+        self.timers += usize::from(entry.work == Work::Timer);
+        let (office, attempts, draining) = (self.office.clone(), self.attempts.clone(), self.draining.clone());
         self.at_work.spawn(async move {
-            let turn = AssertUnwindSafe(office.desk.turn_again(&entry, &mut answer)).catch_unwind().await;
-            let failed = |error: &dyn fmt::Display| {
-                tracing::warn!(saga = S::NAME, id = entry.saga, item = %entry.item, %error,
-                    "what is due could not be done, and stays due");
-            };
-            let turn = match turn {
-                Ok(turn) => turn.map_err(|error| failed(&error)).ok(),
-                Err(panic) => {
-                    failed(&format!("it panicked: {}", message(&*panic)));
-                    None
-                }
-            };
-            Errand { entry, turn, tries, answer }
+            let mut errand = office.errand(entry, tries, answer).await;
+            // A call that is all that follows is made at once, in the same place.
+            while errand.entry.work == Work::Call
+                && let Some(Turn::Done(next)) = &errand.turn
+                && let [next] = &next[..]
+                && next.work == Work::Call
+                && !draining.load(Ordering::Acquire)
+            {
+                let next = next.clone();
+                let Some((tries, answer)) = attempts.begin(&next) else { break };
+                attempts.rest(Errand { turn: Some(Turn::Done(Vec::new())), ..errand });
+                errand = office.errand(next, tries, answer).await;
+            }
+            errand
         });
+        true
     }
 
     fn done(&mut self, done: Result<Errand, JoinError>) {
         // A panic was caught, so it was not cut off but with all that is here.
-        let Ok(Errand { entry, turn, tries, answer }) = done else { return };
-        let longer = |time: Duration| time.saturating_mul(1 << tries.min(20)).min(TROUBLE_MAX);
-        let (rest, tries) = match turn {
-            Some(Turn::Done(next)) => {
-                self.next.extend(next);
-                (REMEMBERED, 0)
-            }
-            Some(Turn::Nothing) => (longer(REMEMBERED), tries + 1),
-            Some(Turn::Later(time)) => (time.min(LATER_MAX), 0),
-            None => (longer(AFTER_TROUBLE), tries + 1),
+        let Ok(errand) = done else { return };
+        self.timers -= usize::from(errand.entry.work == Work::Timer);
+        self.next.extend(self.attempts.rest(errand));
+    }
+}
+
+impl<S: Saga, M, P: Perform<S>> Office<S, M, P> {
+    /// Has an entry done, and says what came of it.
+    async fn errand(&self, entry: Entry, tries: u32, mut answer: Option<Answer>) -> Errand {
+        let turn = AssertUnwindSafe(self.desk.turn_again(&entry, &mut answer)).catch_unwind().await;
+        let failed = |error: &dyn fmt::Display| {
+            tracing::warn!(saga = S::NAME, id = entry.saga, item = %entry.item, %error,
+                "what is due could not be done, and stays due");
         };
-        let rests = Known::Rests { until: Instant::now() + rest, due: entry.due, tries, answer };
-        self.known.insert((entry.saga, entry.item, entry.attempt), rests);
+        let turn = match turn {
+            Ok(turn) => turn.map_err(|error| failed(&error)).ok(),
+            Err(panic) => {
+                failed(&format!("it panicked: {}", message(&*panic)));
+                None
+            }
+        };
+        Errand { entry, turn, tries, answer }
     }
 }

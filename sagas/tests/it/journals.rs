@@ -9,7 +9,7 @@ use indelible_core::{
 use indelible_projections::{Partition, Waited, Worker, memory::MemoryModel};
 use indelible_sagas::{
     Act, AgendaModel, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Standing,
-    Step,
+    Step, Work,
     overview::Overview,
     testing::{Answer, Outside, Script},
 };
@@ -46,7 +46,7 @@ async fn what_is_given_up_leaves_nothing_due() {
     let sagas = Sagas::<Patient>::new(&store);
     let due = async |count| {
         let until = Instant::now() + SOON;
-        let at_all = async || model.earliest::<Patient>(Partition(0), None, 9).await.unwrap().0;
+        let at_all = async || model.earliest::<Patient>(Partition(0), Work::Timer, None, 9).await.unwrap().0;
         while at_all().await.len() != count {
             assert!(Instant::now() < until, "{:?}", at_all().await);
             sleep(Duration::from_millis(10)).await;

@@ -13,13 +13,16 @@ use indelible_core::{
     Aggregate, Apply, Context, Event, Events, Handle, Repository, Timestamp, store::memory::MemoryStore,
 };
 use indelible_projections::memory::MemoryModel;
-use indelible_sagas::{Act, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaEvent, SagaWorker, Sagas, Step};
+use indelible_sagas::{
+    Act, Call, Failure, Outcome, Past, Perform, Plan, RunningSagas, Saga, SagaEvent, SagaWorker, Sagas, Step,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(600);
 const AT_ONCE: usize = 64;
-const APPENDS: u32 = 10_000;
+const APPENDS: u32 = 2_000;
+const TURNS: u32 = 5;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 enum CounterEvent {
@@ -136,13 +139,17 @@ async fn sagas_beside_the_same_commands_by_hand() {
     );
 }
 
+/// Waits for a day, or for a signal that never comes: the same events, with a timer or without.
 #[derive(Clone, Serialize, Deserialize)]
-struct Wait;
+struct Wait {
+    timer: bool,
+}
 impl Saga for Wait {
     const NAME: &'static str = "wait";
     type Effect = ();
     fn plan(&self, _: &Past) -> Plan<()> {
-        Plan::new().step(Step::sleep("a day", Duration::from_secs(24 * 3600)))
+        let day = Duration::from_secs(24 * 3600);
+        Plan::new().step(if self.timer { Step::sleep("a day", day) } else { Step::signal("a day") })
     }
 }
 struct Nobody;
@@ -152,32 +159,38 @@ impl Perform<Wait> for Nobody {
     }
 }
 
+/// A store with so many sagas that wait, and a worker that runs them.
+async fn waiting(count: u64, timer: bool) -> (Repository<Counter>, RunningSagas) {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let running = SagaWorker::new(&store).add(&model, Nobody).start().await.unwrap();
+    let waits = Sagas::<Wait>::new(&store);
+    let start = (0..count).map(|n| {
+        let waits = waits.clone();
+        async move { drop(waits.start(&n.to_string(), Wait { timer }).await.unwrap()) }
+    });
+    stream::iter(start).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
+    let head = indelible_core::EventStore::head(&store).await.unwrap();
+    running.agendas().wait_for(&head, SOON).await.unwrap();
+    (Repository::new(&store), running)
+}
+
+/// Appends beside pending timers, against a log of the same events without timers: turn by turn, the best of each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pending_timers_cost_appends_nothing() {
     let timers = number("INDELIBLE_SAGA_TIMERS", 2_000);
-    let (store, model) = (MemoryStore::new(), MemoryModel::new());
-    let counters = Repository::<Counter>::new(&store);
-    let append = |prefix: &'static str| {
-        let counters = counters.clone();
-        async move {
-            let began = Instant::now();
-            let all = (0..APPENDS).map(|n| counters.execute(format!("{prefix}{n}"), Count).into_future());
-            stream::iter(all).buffer_unordered(AT_ONCE).for_each(|done| async { drop(done.unwrap()) }).await;
-            f64::from(APPENDS) / began.elapsed().as_secs_f64()
-        }
+    let (with, without) = (waiting(timers, true).await, waiting(timers, false).await);
+    let append = async |(counters, _): &(Repository<Counter>, RunningSagas), turn: u32| {
+        let began = Instant::now();
+        let all = (0..APPENDS).map(|n| counters.execute(format!("{turn}.{n}"), Count).into_future());
+        stream::iter(all).buffer_unordered(AT_ONCE).for_each(|done| async { drop(done.unwrap()) }).await;
+        f64::from(APPENDS) / began.elapsed().as_secs_f64()
     };
-    let running = SagaWorker::new(&store).add(&model, Nobody).start().await.unwrap();
-    let _ = append("warm").await;
-    let before = append("before").await;
-    let waits = Sagas::<Wait>::new(&store);
-    let start = (0..timers).map(|n| {
-        let waits = waits.clone();
-        async move { drop(waits.start(&n.to_string(), Wait).await.unwrap()) }
-    });
-    stream::iter(start).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
-    let head = indelible_core::EventStore::head(&store).await.unwrap();
-    running.agendas().wait_for(&head, SOON).await.unwrap();
-    let after = append("after").await;
-    println!("{timers} timers pending: {after:.0} appends/s, {before:.0} without");
-    assert!(running.drain(SOON).await);
+    let (mut best_with, mut best_without) = (0.0_f64, 0.0_f64);
+    for turn in 0..TURNS {
+        best_with = best_with.max(append(&with, turn).await);
+        best_without = best_without.max(append(&without, turn).await);
+    }
+    let ratio = best_with / best_without;
+    println!("{timers} timers pending: {best_with:.0} appends/s, {best_without:.0} without, {ratio:.2} of it");
+    assert!(with.1.drain(SOON).await && without.1.drain(SOON).await);
 }

@@ -10,7 +10,7 @@ use indelible_core::{
     Aggregate, Apply, Context, Event, Events, Handle, Position, Repository, store::memory::MemoryStore,
 };
 use indelible_projections::{
-    Envelope, OnFailure, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
+    Envelope, OnFailure, Order, Partition, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
 };
 use indelible_sagas::{
     Act, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React, Reactor,
@@ -19,6 +19,7 @@ use indelible_sagas::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::trip::{Agency, Effect, Trip};
 
@@ -321,6 +322,57 @@ async fn a_reactor_that_waits_repeats_little() {
     let others = calls.iter().filter(|(saga, _)| *saga != "20");
     let again: Vec<_> = others.filter(|(_, times)| **times > 1).collect();
     assert!(again.len() < 16 && again.iter().all(|(_, times)| **times == 2), "{again:?}");
+    assert!(running.drain(SOON).await);
+}
+
+/// A slow call in one partition of a reactor holds up none in another.
+#[tokio::test]
+async fn a_slow_reaction_holds_up_no_other_partition() {
+    #[derive(Clone)]
+    struct Waits(Arc<Semaphore>, Arc<Mutex<Vec<String>>>);
+    impl React for Waits {
+        const NAME: &'static str = "slow";
+        const ORDER: Order = Order::PerStream { partitions: 2 };
+        const ON_HISTORY: bool = true;
+        const DEADLINE: Duration = Duration::from_secs(3600);
+        type Event = SagaEvent;
+        fn wants() -> Wants<SagaEvent> {
+            Wants::types::<Journal<Remind>>([SagaEvent::STARTED])
+        }
+        async fn react(&self, envelope: &Envelope<SagaEvent>, _: &str) -> Result<(), Failure> {
+            if Partition::of(&envelope.recorded.stream, 2) == Partition(0) {
+                self.0.acquire().await.map_err(Failure::unsure)?.forget();
+            }
+            self.1.lock().unwrap().push(envelope.recorded.stream.id().to_owned());
+            Ok(())
+        }
+    }
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let (permits, seen) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let running = Worker::new(&store).add(&model, Reactor(Waits(permits.clone(), seen.clone()))).start().await.unwrap();
+    let reminders = Sagas::<Remind>::new(&store);
+    let partition = |id: &String| Partition::of(&Journal::<Remind>::stream(id).unwrap(), 2);
+    let (slow, quick): (Vec<_>, Vec<_>) = (0..40).map(|n| n.to_string()).partition(|id| partition(id) == Partition(0));
+    // Appended one by one, and seen to: the slow one is at work all the time.
+    reminders.start(&slow[0], Remind).await.unwrap();
+    for (id, behind) in quick.iter().zip(&slow[1..]) {
+        reminders.start(id, Remind).await.unwrap();
+        reminders.start(behind, Remind).await.unwrap();
+        let until = tokio::time::Instant::now() + SOON;
+        while !seen.lock().unwrap().contains(id) {
+            assert!(tokio::time::Instant::now() < until, "{id} waits behind {}: {:?}", slow[0], seen.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    permits.add_permits(40);
+    let head = indelible_core::EventStore::head(&store).await.unwrap();
+    running.wait_for(&head, SOON).await.unwrap();
+    let mut reacted = seen.lock().unwrap().clone();
+    let pairs = quick.len().min(slow.len() - 1);
+    let mut expected = [&slow[..=pairs], &quick[..pairs]].concat();
+    reacted.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(reacted, expected, "each once");
     assert!(running.drain(SOON).await);
 }
 

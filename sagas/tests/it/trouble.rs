@@ -13,9 +13,11 @@ use indelible_projections::{Partition, memory::MemoryModel};
 use indelible_sagas::{
     Call, Clock, Failure, Journal, Outcome, Past, Perform, Plan, Retry, Saga, SagaError, SagaEvent, SagaOptions,
     SagaWorker, Sagas, Standing, Step,
+    testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::trip::{Agency, Trip};
 
@@ -143,6 +145,91 @@ async fn a_plan_that_panics_is_tried_again() {
     assert_eq!(works.ended("1", SOON).await.unwrap(), Some(Outcome::Completed));
     assert_eq!(worker.0.load(SeqCst), 1, "its answer was known");
     assert!(running.is_alive() && running.drain(SOON).await);
+}
+
+/// An answer that could not be written is known to its process alone. When that dies, the same attempt is made again, under
+/// the same key.
+#[tokio::test]
+async fn an_answer_that_dies_with_its_process_is_asked_for_again() {
+    static MENDED: AtomicBool = AtomicBool::new(false);
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Halts;
+    impl Saga for Halts {
+        const NAME: &'static str = "halts";
+        type Effect = ();
+        fn plan(&self, past: &Past) -> Plan<()> {
+            let twice = past.is_done("work") && !MENDED.load(SeqCst);
+            Plan::new().step(Step::new("work", ())).step(Step::new(if twice { "work" } else { "rest" }, ()))
+        }
+    }
+    let outside = Outside::new(Script::new().answers("work", [Answer::Done(json!("W1"))]));
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let worker = || SagaWorker::new(&store).add::<Halts, _>(&model, outside.clone());
+    let (running, halts) = (worker().start().await.unwrap(), Sagas::<Halts>::new(&store));
+    halts.start("1", Halts).await.unwrap();
+    let calls = || outside.calls().len();
+    while calls() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The answer can't be written, and isn't asked for again while somebody knows it.
+    assert_eq!(halts.ended("1", Duration::from_millis(1_500)).await.unwrap(), None);
+    assert_eq!((calls(), halts.journal("1").await.unwrap().len()), (1, 2));
+    drop(running);
+    MENDED.store(true, SeqCst);
+    let running = worker().start().await.unwrap();
+    assert_eq!(halts.ended("1", SOON).await.unwrap(), Some(Outcome::Completed));
+    assert_eq!(outside.calls()[..2], [("halts-1/work".to_owned(), 1), ("halts-1/work".to_owned(), 1)]);
+    assert_eq!((outside.happened().len(), outside.faults()), (2, Vec::new()));
+    let past = halts.load("1").await.unwrap().past().result::<String>("work");
+    assert_eq!(past.as_deref(), Some("W1"));
+    assert!(running.drain(SOON).await);
+}
+
+/// However slow the calls are, timers wait for none of them.
+#[tokio::test]
+async fn timers_do_not_wait_for_calls() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Mixed {
+        calls: bool,
+    }
+    impl Saga for Mixed {
+        const NAME: &'static str = "mixed";
+        const PARTITIONS: u32 = 1;
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            let ms = Duration::from_millis;
+            match self.calls {
+                true => Plan::new().step(Step::new("call", ()).deadline(Duration::from_secs(3600))),
+                false => Plan::new().step(Step::sleep("rest", ms(1))).step(Step::signal("never").timeout(ms(1))),
+            }
+        }
+    }
+    struct Slow(Arc<Semaphore>);
+    impl Perform<Mixed> for Slow {
+        async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+            self.0.acquire().await.map_err(Failure::unsure)?.forget();
+            Ok(Value::Null)
+        }
+    }
+    let (store, model, slow) = (MemoryStore::new(), MemoryModel::new(), Arc::new(Semaphore::new(0)));
+    let options = SagaOptions::default().with_calls_max(2);
+    let worker = SagaWorker::new(&store).with_options(options).add(&model, Slow(slow.clone()));
+    let (running, mixed) = (worker.start().await.unwrap(), Sagas::<Mixed>::new(&store));
+    let calls: Vec<String> = (0..5).map(|n| format!("call{n}")).collect();
+    for id in &calls {
+        mixed.start(id, Mixed { calls: true }).await.unwrap();
+    }
+    for n in 0..200 {
+        mixed.start(&n.to_string(), Mixed { calls: false }).await.unwrap();
+    }
+    for n in 0..200 {
+        assert_eq!(mixed.ended(&n.to_string(), SOON).await.unwrap(), Some(Outcome::Compensated));
+    }
+    slow.add_permits(5);
+    for id in &calls {
+        assert_eq!(mixed.ended(id, SOON).await.unwrap(), Some(Outcome::Completed));
+    }
+    assert!(running.drain(SOON).await);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use indelible_core::{Cause, Timestamp};
 use indelible_projections::{Partition, ReadModelError};
-use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga};
+use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga, Work};
 use tokio_postgres::Row;
 
 use super::{PostgresModel, PostgresTx, open};
@@ -14,10 +14,12 @@ impl AgendaModel for PostgresModel {
     const SETUP_AGENDA: &'static str = include_str!("../sql/read_model/agenda.sql");
 
     async fn put(tx: &mut PostgresTx, partition: Partition, entry: &Entry) -> Result<(), Cause> {
-        let (item, due) = (entry.item.to_string(), SystemTime::from(entry.due));
-        let put = "INSERT INTO indelible_agenda (saga, item, partition, due, attempt) VALUES ($1, $2, $3, $4, $5)
-                   ON CONFLICT (saga, item) DO UPDATE SET due = excluded.due, attempt = excluded.attempt";
-        Ok(tx.execute(put, (&entry.saga, &item, partition.0 as i32, due, entry.attempt as i32)).await?)
+        let (item, is_timer, due) = (entry.item.to_string(), entry.work == Work::Timer, SystemTime::from(entry.due));
+        let put = "INSERT INTO indelible_agenda (saga, item, partition, is_timer, due, attempt)
+                   VALUES ($1, $2, $3, $4, $5, $6)
+                   ON CONFLICT (saga, item) DO UPDATE
+                   SET is_timer = excluded.is_timer, due = excluded.due, attempt = excluded.attempt";
+        Ok(tx.execute(put, (&entry.saga, &item, partition.0 as i32, is_timer, due, entry.attempt as i32)).await?)
     }
 
     async fn remove(tx: &mut PostgresTx, _: Partition, saga: &str, item: &Item) -> Result<(), Cause> {
@@ -27,6 +29,7 @@ impl AgendaModel for PostgresModel {
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        work: Work,
         after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
@@ -34,20 +37,30 @@ impl AgendaModel for PostgresModel {
         let home = quoted(&open::home(&self.shared.options, &snapshot.projection));
         let select = format!("SELECT saga, item, due, attempt, clock_timestamp() AS now FROM {home}.indelible_agenda");
         let order = "ORDER BY due, saga, item LIMIT";
-        let (partition, limit) = (partition.0 as i32, i64::try_from(limit).unwrap_or(i64::MAX));
+        let (partition, is_timer, limit) =
+            (partition.0 as i32, work == Work::Timer, i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = match after {
-            None => snapshot.query(&format!("{select} WHERE partition = $1 {order} $2"), (partition, limit)).await?,
+            None => {
+                snapshot
+                    .query(
+                        &format!("{select} WHERE partition = $1 AND is_timer = $2 {order} $3"),
+                        (partition, is_timer, limit),
+                    )
+                    .await?
+            }
             Some(Entry { saga, item, due, .. }) => {
-                let later = format!("{select} WHERE partition = $1 AND (due, saga, item) > ($2, $3, $4) {order} $5");
+                let later = format!(
+                    "{select} WHERE partition = $1 AND is_timer = $2 AND (due, saga, item) > ($3, $4, $5) {order} $6"
+                );
                 let (due, item) = (SystemTime::from(*due), item.to_string());
-                snapshot.query(&later, (partition, due, saga, &item, limit)).await?
+                snapshot.query(&later, (partition, is_timer, due, saga, &item, limit)).await?
             }
         };
         let entry = |row: &Row| {
             let item = row.get::<_, &str>("item").parse::<Item>();
             let item = item.map_err(|error| ReadModelError::rejected("an entry of the agenda", error))?;
             let attempt = row.get::<_, i32>("attempt").cast_unsigned();
-            Ok(Entry { saga: row.get("saga"), item, attempt, due: time(row, "due") })
+            Ok(Entry { saga: row.get("saga"), item, attempt, due: time(row, "due"), work })
         };
         Ok((rows.iter().map(entry).collect::<Result<_, ReadModelError>>()?, rows.first().map(|row| time(row, "now"))))
     }

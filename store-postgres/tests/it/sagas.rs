@@ -8,10 +8,15 @@ use std::{
 
 use indelible_core::store::memory::MemoryStore;
 use indelible_postgres::{PostgresModel, PostgresStore};
-use indelible_projections::WorkerId;
+use indelible_projections::{ReadTables, Waited, Worker, WorkerId, memory::MemoryModel};
 use indelible_sagas::{
     Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step,
-    testing::killed::{KeptOutside, judge_errands, start_errands},
+    overview::{COUNTS, Overview, STANDINGS},
+    testing::{
+        Crashes, crash_everywhere_on,
+        killed::{Errand, KeptOutside, judge_errands, start_errands},
+        random::random_scenario,
+    },
 };
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -89,6 +94,27 @@ async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
     drop(workers);
 }
 
+/// Random sagas whose processes die at every point, and in pairs, on one store and one read model.
+///
+/// `INDELIBLE_STORE_SAGAS` says how many sagas (1), `INDELIBLE_STORE_SAGA_PAIRS` at how many pairs of points each (5).
+#[tokio::test]
+async fn random_sagas_come_to_the_same_wherever_they_crash() {
+    let url = shared_url();
+    let store = PostgresStore::options().schema(fresh_schema()).connections(4).open(&url).await.unwrap();
+    let model = PostgresModel::options().schema(fresh_model()).open(&url).await.unwrap();
+    let number = |variable, default| child::number(variable).unwrap_or(default);
+    let (first, count) = (number("INDELIBLE_SEED", 3), number("INDELIBLE_STORE_SAGAS", 1));
+    let (pairs, mut all) = (number("INDELIBLE_STORE_SAGA_PAIRS", 5), Crashes::default());
+    for seed in first..first + count {
+        let scenario = random_scenario(seed);
+        let report = crash_everywhere_on(&store, &model, &format!("s{seed}"), &scenario, pairs as usize).await;
+        assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
+        all += report;
+    }
+    println!("{count} random sagas, each at {pairs} pairs of points: {all}");
+    assert!(all.crashes as u64 >= 10 * count, "only {} processes died", all.crashes);
+}
+
 /// Two steps, the second a wait of half an hour.
 #[derive(Clone, Serialize, Deserialize)]
 struct Slow;
@@ -133,4 +159,35 @@ async fn types_of_sagas_share_a_read_model_and_its_clock() {
     assert_eq!(slow.ended("1", Duration::from_secs(1)).await.unwrap(), None);
     assert!(slow.load("1").await.unwrap().past().is_done("work"));
     assert!(running.drain(SOON).await);
+}
+
+/// The overview says of PostgreSQL what it says of typed tables.
+#[tokio::test]
+async fn an_overview_counts_what_runs_and_what_has_ended() {
+    let (store, memory, schema) = (MemoryStore::new(), MemoryModel::new(), fresh_model());
+    let model = PostgresModel::options().schema(schema).open(&shared_url()).await.unwrap();
+    let errands = Sagas::<Errand>::new(&store);
+    let dir = tempfile::tempdir().unwrap();
+    let running = SagaWorker::new(&store).add(&memory, KeptOutside::new(dir.path())).start().await.unwrap();
+    start_errands(&store, 0..30).await;
+    judge_errands(&store, dir.path(), 0..30, SOON).await;
+    assert!(running.drain(SOON).await);
+    // These stand at their first step, since nobody performs it.
+    start_errands(&store, 30..33).await;
+    let head = errands.give_up("32", "it was enough").await.unwrap().token();
+    let on = Worker::new(&store).add(&model, Overview::<Errand>::new()).start().await.unwrap();
+    let beside = Worker::new(&store).add(&memory, Overview::<Errand>::new()).start().await.unwrap();
+    for running in [on, beside] {
+        assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+        assert!(running.drain(SOON).await);
+    }
+    let counts = model.counts::<Errand>().await.unwrap();
+    let tables = memory.query::<Overview<Errand>>().unwrap();
+    assert_eq!(counts, tables.scan(&COUNTS, .., 100).unwrap());
+    let of = |doing: &str| counts.iter().filter(|((is, _), _)| is == doing).map(|(_, count)| count.sagas).sum::<u64>();
+    assert_eq!((of("completed"), of("compensated"), of("given up"), of("running")), (27, 3, 1, 2));
+    let mut standings = model.standings::<Errand>(100).await.unwrap();
+    assert!(standings.is_sorted_by_key(|(_, place)| place.since));
+    standings.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(standings, tables.scan(&STANDINGS, .., 100).unwrap());
 }

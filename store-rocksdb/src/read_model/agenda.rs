@@ -2,7 +2,7 @@
 
 use indelible_core::{Cause, Timestamp};
 use indelible_projections::{Partition, ReadModelError};
-use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga, due_in_tables, put_in_tables, remove_from_tables};
+use indelible_sagas::{Agenda, AgendaModel, Entry, Item, Saga, Work, due_in_tables, put_in_tables, remove_from_tables};
 
 use super::{RocksModel, RocksTx};
 
@@ -18,9 +18,10 @@ impl AgendaModel for RocksModel {
     async fn earliest<S: Saga>(
         &self,
         partition: Partition,
+        work: Work,
         after: Option<&Entry>,
         limit: usize,
     ) -> Result<(Vec<Entry>, Option<Timestamp>), ReadModelError> {
-        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, after, limit)?, None))
+        Ok((due_in_tables(&self.query::<Agenda<S>>()?, partition, work, after, limit)?, None))
     }
 }

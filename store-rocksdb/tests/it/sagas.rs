@@ -1,14 +1,20 @@
 //! Sagas whose process is killed at random moments: each comes to what it would have come to, and no effect is lost, added
 //! or changed. Log and agenda are in one directory, with the world outside.
 //!
-//! `INDELIBLE_SAGA_KILLS` says how many kills (12), `INDELIBLE_SAGA_COUNT` over how many sagas (600).
+//! `INDELIBLE_SAGA_KILLS` says how many kills (12), `INDELIBLE_SAGA_COUNT` over how many sagas (600);
+//! `INDELIBLE_STORE_SAGAS` how many random sagas die at every point (2), `INDELIBLE_STORE_SAGA_PAIRS` at how many pairs of
+//! points each (10).
 
 use std::{path::Path, time::Duration};
 
 use indelible_rocksdb::{RocksModel, RocksStore};
 use indelible_sagas::{
     SagaWorker,
-    testing::killed::{KeptOutside, judge_errands, start_errands},
+    testing::{
+        Crashes, crash_everywhere_on,
+        killed::{KeptOutside, judge_errands, start_errands},
+        random::random_scenario,
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -61,4 +67,21 @@ fn killed_sagas_come_to_what_they_would_have() {
     println!("{killed} kills: {judged:?}");
     assert!(killed >= 3, "only {killed} kills struck them at work");
     assert!(judged.compensated > 0);
+}
+
+#[tokio::test]
+async fn random_sagas_come_to_the_same_wherever_they_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path().join("log")).unwrap();
+    let model = RocksModel::open(dir.path().join("agenda")).unwrap();
+    let (first, count) = (number("INDELIBLE_SEED").unwrap_or(3), number("INDELIBLE_STORE_SAGAS").unwrap_or(2));
+    let (pairs, mut all) = (number("INDELIBLE_STORE_SAGA_PAIRS").unwrap_or(10), Crashes::default());
+    for seed in first..first + count {
+        let scenario = random_scenario(seed);
+        let report = crash_everywhere_on(&store, &model, &format!("s{seed}"), &scenario, pairs as usize).await;
+        assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
+        all += report;
+    }
+    println!("{count} random sagas, each at {pairs} pairs of points: {all}");
+    assert!(all.crashes as u64 >= 10 * count, "only {} processes died", all.crashes);
 }

@@ -48,11 +48,15 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         end: &LetterEnd,
     ) -> Result<(), Cause> {
         let redriven = async {
-            let mut tx = self.begin(self.claim.position).await?;
+            let mut redriven = Vec::new();
             if *end == LetterEnd::Redriven {
                 let decoded = decode(event.clone()).map_err(|undecodable| Trouble::Events(undecodable.error));
-                let envelope = Envelope { replaying: event.position <= self.claim.replays_to, ..decoded? };
-                self.handle(&[envelope], &mut tx).await?;
+                redriven.push(Envelope { replaying: event.position <= self.claim.replays_to, ..decoded? });
+                self.before(&redriven).await?;
+            }
+            let mut tx = self.begin(self.claim.position).await?;
+            if !redriven.is_empty() {
+                self.handle(&redriven, &mut tx).await?;
             }
             self.shared.model.unpark(&mut tx, letter, end).await?;
             Ok::<(), Trouble>(self.shared.model.commit(tx).await?)
