@@ -299,14 +299,14 @@ pub async fn run_consumer(store: &impl AsStore, url: &str) {
     }
 }
 
-/// Kills both processes and the server at random moments, so many times in all, and starts each again; then lets the publisher
-/// come to its end. Says how often each was killed before all was published: publisher, consumer, server.
+/// Kills both processes and the server at random moments, so many times in all, up to so long after each other, and starts
+/// each again; then lets the publisher come to its end. Says how often each was killed before all was published: publisher, consumer, server.
 ///
 /// # Panics
 /// Where one can't be started.
 pub fn kill_at_random(
     server: &mut NatsServer,
-    (seed, kills): (u64, u64),
+    (seed, kills, gap): (u64, u64, Duration),
     start: impl Fn(Side) -> fault::Running,
 ) -> [u64; 3] {
     let mut random = (0..).map(|n| mixed(seed ^ mixed(n)));
@@ -318,7 +318,7 @@ pub fn kill_at_random(
         std::iter::from_fn(|| publisher.line()).any(|line| line == "published")
     };
     for _ in 0..kills {
-        thread::sleep(Duration::from_millis(50 + random(450)));
+        thread::sleep(Duration::from_millis(50 + random(gap.as_millis() as u64)));
         let victim = random(3) as usize;
         match victim {
             0 => {

@@ -67,8 +67,9 @@ fn campaign(seed: u64, kills: u64, events: u64, bug: Option<Bug>) -> (Result<Jud
     let (url, dir) = (shared_url(), tempfile::tempdir().unwrap());
     let mut server = NatsServer::start(dir.path());
     let (log, consumer, model) = (fresh_schema(), fresh_schema(), fresh_model());
-    // Long enough for all kills to strike.
-    let pause = kills * 350 * block(events) / events;
+    // Long enough for all kills to strike; and where there is much to publish, they are spread over that.
+    let gap = (events / 5 / kills).max(450);
+    let pause = kills * gap * 3 / 4 * block(events) / events;
     let nats = server.url();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -86,7 +87,7 @@ fn campaign(seed: u64, kills: u64, events: u64, bug: Option<Bug>) -> (Result<Jud
         std::os::unix::process::CommandExt::process_group(command.stderr(Stdio::inherit()), 0);
         fault::Running::start(command)
     };
-    let killed = kill_at_random(&mut server, (seed, kills), start);
+    let killed = kill_at_random(&mut server, (seed, kills, Duration::from_millis(gap)), start);
     let judged = runtime.block_on(async {
         let (log, consumer) = (open(&url, &log).await, open(&url, &consumer).await);
         take_all_and_judge(&log, &consumer, &nats).await
@@ -107,9 +108,12 @@ fn what_is_published_through_kills_is_what_the_log_says() {
     assert!(killed.iter().sum::<u64>() >= kills / 2, "only {killed:?} kills struck them at work");
 }
 
+/// One of them in the gate, and all where the kills are said.
 #[test]
 fn seeded_bugs_of_publishing_are_caught() {
-    for bug in Bug::ALL {
+    let all = child::number("INDELIBLE_PUBLISHING_KILLS").is_some();
+    let (first, count) = (child::seed() as usize, if all { Bug::ALL.len() } else { 1 });
+    for bug in Bug::ALL.into_iter().cycle().skip(first % Bug::ALL.len()).take(count) {
         let seeds = 1..=5;
         let mut wrong = seeds.map(|seed| campaign(seed, 12, 4_000, Some(bug)).0);
         let wrong = wrong.find_map(Result::err).unwrap_or_else(|| panic!("{bug:?} went unseen"));
