@@ -111,6 +111,11 @@ impl<'a> Events<'a> {
         Self { blocks, shared: None, is_sharing: true, decoder: Decoder::default() }
     }
 
+    /// From here on events share the memory of their blocks, or have a copy each.
+    pub(crate) fn share(&mut self, is_sharing: bool) {
+        self.is_sharing = is_sharing;
+    }
+
     pub(crate) fn at(&mut self, position: Position) -> Result<RecordedEvent, Fault> {
         let damaged = |damage| corrupted(position, damage);
         if !self.is_sharing {

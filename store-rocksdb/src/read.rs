@@ -267,10 +267,7 @@ impl<'a> View<'a> {
                 Direction::Backwards => position.before(),
             };
             if candidates.is_some() && run.changes(is_wanted, target) {
-                events = match run.is_dense {
-                    true => Events::scan(self.engine, self.tier, room.events as u64),
-                    false => Events::new(self.engine, self.tier),
-                };
+                events.share(run.is_dense);
             }
         }
         Ok(page)

@@ -32,9 +32,12 @@ pub fn encode<E: Serialize>(event: &E, codec: &dyn Codec) -> Result<Bytes, Cause
 /// # Errors
 /// What the codec says of the data.
 pub fn decode<E: DeserializeOwned>(index: u32, data: &[u8], codec: &dyn Codec) -> Result<E, Cause> {
-    // As `Json` does it, but without a call through a pointer for each field: replaying a log is decoding, for the most part.
-    if codec.content_type() == ContentType::JSON {
-        let mut json = serde_json::Deserializer::from_slice(data);
+    // As `Json` does it, but without a call through a pointer for each field, and all text looked at once for whether it is
+    // any: replaying a log is decoding, for the most part.
+    if codec.content_type() == ContentType::JSON
+        && let Ok(text) = std::str::from_utf8(data)
+    {
+        let mut json = serde_json::Deserializer::from_str(text);
         let event = E::deserialize(Variant { index, fields: &mut json })?;
         json.end()?;
         return Ok(event);
@@ -279,6 +282,14 @@ mod tests {
             decode::<Every>(3, br#"{"CENTS":1,"new":[]}"#, &Json).unwrap(),
             Every::Struct { cents: 1, note: None }
         );
+    }
+
+    /// As serde_json has it, which looks at what is wanted alone.
+    #[test]
+    fn what_is_no_text_is_a_failure_where_it_is_wanted() {
+        let ignored = decode::<Every>(3, b"{\"CENTS\":1,\"new\":\"\xff\"}", &Json);
+        assert_eq!(ignored.unwrap(), Every::Struct { cents: 1, note: None });
+        assert!(decode::<Every>(3, b"{\"CENTS\":1,\"note\":\"\xff\"}", &Json).is_err());
     }
 
     #[test]

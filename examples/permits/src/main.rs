@@ -91,7 +91,8 @@ async fn main() -> Result<()> {
 async fn run(cli: &Cli, store: AnyStore, views: impl Views) -> Result<()> {
     let Some(path) = &cli.log else { return demo::run(&store, &views).await };
     let (log, bytes) = open(path).with_context(|| format!("{} can't be opened", path.display()))?;
-    let (imported, facts) = take_in(&store, &views, log, bytes).await?;
+    let taken_in = take_in(&store, &views, log, bytes).await;
+    let (imported, facts) = taken_in.with_context(|| format!("{} can't be taken in", path.display()))?;
     eprintln!("{imported}");
     match cli.json {
         true => println!("{}", facts.to_json()?),

@@ -99,11 +99,11 @@ by_way_of! {
 impl Key for String {
     // It ends with two zeros, and a zero in it is followed by a one: so a shorter text sorts first, whatever follows.
     fn write(&self, bytes: &mut Vec<u8>) {
-        for (n, part) in self.split('\0').enumerate() {
+        for (n, part) in self.as_bytes().split(|byte| *byte == 0).enumerate() {
             if n > 0 {
                 bytes.extend([0, 1]);
             }
-            bytes.extend_from_slice(part.as_bytes());
+            bytes.extend_from_slice(part);
         }
         bytes.extend([0, 0]);
     }
