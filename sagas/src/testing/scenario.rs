@@ -28,7 +28,7 @@ use crate::{Act, Saga, Tell};
 ///     .with_signal("signed", true)
 ///     .cancelled_at("pay")
 ///     .operated("pay", Act::Undo, [Tell::Retry]);
-/// let crashes = crash_everywhere(&loan, usize::MAX).await;
+/// let crashes = crash_everywhere(&loan, 100).await;
 /// assert!(crashes.faults.is_empty(), "{crashes}: {:#?}", crashes.faults);
 /// # }
 /// ```

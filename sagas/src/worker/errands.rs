@@ -76,9 +76,12 @@ pub(super) struct Errands<S: Saga, M, P> {
     log_time_heard: Option<Instant>,
 }
 
+/// By saga, item and number.
+type KnownAttempts = HashMap<(String, Item, u32), Known>;
+
 /// What is known of attempts.
 #[derive(Clone, Default)]
-struct Attempts(Arc<Mutex<HashMap<(String, Item, u32), Known>>>);
+struct Attempts(Arc<Mutex<KnownAttempts>>);
 
 /// What is known of an attempt.
 enum Known {
@@ -101,7 +104,7 @@ impl Known {
 }
 
 impl Attempts {
-    fn known(&self) -> MutexGuard<'_, HashMap<(String, Item, u32), Known>> {
+    fn known(&self) -> MutexGuard<'_, KnownAttempts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,7 +138,7 @@ impl Attempts {
 }
 
 /// Whether an attempt is under way, or rests in this entry.
-fn is_known(known: &HashMap<(String, Item, u32), Known>, entry: &Entry) -> bool {
+fn is_known(known: &KnownAttempts, entry: &Entry) -> bool {
     match known.get(&(entry.saga.clone(), entry.item.clone(), entry.attempt)) {
         Some(Known::UnderWay) => true,
         Some(Known::Rests { until, due, .. }) => *due == entry.due && *until > Instant::now(),

@@ -3,12 +3,14 @@
 //! `INDELIBLE_SAGAS` says how many random sagas crash at each point (20), `INDELIBLE_SAGA_PAIRS` at how many pairs of points
 //! each (10), `INDELIBLE_SEED` from which number (30).
 
-use std::env;
+use std::{env, time::Duration};
 
 use indelible_sagas::{
+    Act, Past, Plan, Saga, Step, Tell,
     bugs::{Bug, choose},
-    testing::{Crashes, crash_everywhere, random::random_scenario},
+    testing::{Crashes, Scenario, crash_everywhere, random::random_scenario},
 };
+use serde::{Deserialize, Serialize};
 
 fn number(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |number| number.parse().unwrap())
@@ -72,4 +74,26 @@ async fn seeded_bugs_are_found() {
         choose(None);
         println!("{bug:?} was found {}", found.unwrap_or_else(|| panic!("{bug:?} was not found")));
     }
+}
+
+/// A payment, and a receipt that never comes.
+#[derive(Clone, Serialize, Deserialize)]
+struct Paid;
+impl Saga for Paid {
+    const NAME: &'static str = "paid";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        let receipt = Step::signal("receipt").timeout(Duration::from_secs(3600));
+        Plan::new().pivot(Step::new("pay", ())).step(receipt).step(Step::new("thank", ()))
+    }
+}
+
+/// Of a signal that an operator has it wait for again nothing is due but its timeout.
+#[tokio::test]
+async fn a_signal_is_waited_for_again() {
+    let skip = Tell::Skip { reason: "it came by mail".into() };
+    let scenario = Scenario::new(Paid).operated("receipt", Act::Do, [Tell::Retry, Tell::Retry, skip]);
+    let report = crash_everywhere(&scenario, 100).await;
+    assert!(report.faults.is_empty(), "{report}:\n{}", report.faults.join("\n"));
+    assert_eq!((report.seen["TimedOut"], report.seen["Retried"], report.seen["Skipped"]), (3, 2, 1));
 }
