@@ -5,12 +5,14 @@
 //! page of a few hundred events, slows nobody, and loses nothing.
 
 use std::{
+    panic,
     sync::{Arc, Mutex, PoisonError},
     vec,
 };
 
 use futures::{Stream, future::BoxFuture, stream};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tracing::Instrument;
 
 use crate::{EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
 
@@ -88,6 +90,21 @@ enum State {
 
 /// In a lock that nobody ever waits for: a subscription can be shared so, which a future by itself can't.
 type Asked = Mutex<BoxFuture<'static, Result<Answer, StoreError>>>;
+
+/// Asks in a task of its own, so that the store is through with the answer whether the subscriber comes back for it or
+/// not: what is only asked when somebody looks would keep a connection until then. It ends with the subscription.
+fn ask(question: impl Future<Output = Result<Answer, StoreError>> + Send + 'static) -> Asked {
+    let Ok(runtime) = Handle::try_current() else { return Mutex::new(Box::pin(question)) };
+    let mut task = JoinSet::new();
+    task.spawn_on(question.in_current_span(), &runtime);
+    Mutex::new(Box::pin(async move {
+        match task.join_next().await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+            _ => Err(StoreError::stopped("the runtime ends")),
+        }
+    }))
+}
 
 enum Answer {
     /// What is wanted of the log, up to this head.
@@ -204,12 +221,12 @@ impl<S: EventStore + ?Sized> Subscription<S> {
         let from = self.looked_to.plus(1);
         let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
         let store = Arc::clone(&self.store);
-        Mutex::new(Box::pin(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) }))
+        ask(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) })
     }
 
     fn ask_token(&self, position: Position, answer: fn(Token) -> Answer) -> Asked {
         let store = Arc::clone(&self.store);
-        Mutex::new(Box::pin(async move { store.token(position).await.map(answer) }))
+        ask(async move { store.token(position).await.map(answer) })
     }
 
     /// The deliveries as a [`Stream`], which ends after its first error.

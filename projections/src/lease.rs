@@ -38,6 +38,8 @@ pub(crate) struct Keeper<M> {
     pub draining: Arc<AtomicBool>,
     /// What the runner was given, and with which epoch.
     pub held: BTreeMap<Partition, Epoch>,
+    /// Where to begin to look for more: behind the last that could not be had, however long that takes.
+    pub first: u32,
 }
 
 impl<M: ReadModel> Keeper<M> {
@@ -105,11 +107,12 @@ impl<M: ReadModel> Keeper<M> {
         Instant::now() + self.lease / 12
     }
 
-    /// Takes what is free, up to the share. One that can't be had now is in no other's way.
+    /// Takes what is free, up to the share. One that can't be had now may take up a beat, and is the last to be tried then.
     async fn take(&mut self, share: usize, others: &[&Lease]) -> Result<(), ReadModelError> {
         let mut busy = None;
         let free = |partition: &Partition| others.iter().all(|lease| lease.partition != *partition);
-        for partition in (0..self.partitions).map(Partition).filter(free) {
+        let (first, partitions) = (self.first, self.partitions);
+        for partition in (0..partitions).map(|n| Partition((first + n) % partitions)).filter(free) {
             if self.held.len() >= share {
                 break;
             }
@@ -118,6 +121,7 @@ impl<M: ReadModel> Keeper<M> {
             }
             // Where there is no room, the runner is at work, and gets the partition at a later beat.
             let Ok(room) = self.tell.try_reserve() else { break };
+            self.first = (partition.0 + 1) % partitions;
             match self.model.take(&self.worker.runs, partition, &self.worker.id).await {
                 Ok(Some(claim)) => {
                     self.held.insert(partition, claim.epoch);

@@ -91,8 +91,9 @@ pub trait Project<M: ReadModel>: Projection {
     /// PostgreSQL the statements that create its tables. The others need none.
     const SETUP: &'static str = "";
 
-    /// Does what no transaction undoes, before the batch's begins: so one that takes long keeps none open, and no other
-    /// partition waiting. It happens again whenever the batch does.
+    /// Does what no transaction undoes, before the batch's begins: so one that takes long keeps none open. It happens again
+    /// whenever the batch does; and a worker that has lost its partition without knowing it does it once more, before its
+    /// transaction is refused.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).

@@ -73,6 +73,8 @@ pub(crate) struct Runner<P: Projection, M> {
     at_work: Vec<PartitionStatus>,
     /// Those of them that are to be given back then.
     leaving: HashSet<Partition>,
+    /// Those of them that go on then, should they have stopped.
+    restarting: HashSet<Partition>,
     ahead: Option<Ahead<P::Event>>,
     paused: bool,
     /// Until when the log is left alone, after it could not be read.
@@ -103,6 +105,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             lanes: Vec::new(),
             at_work: Vec::new(),
             leaving: HashSet::new(),
+            restarting: HashSet::new(),
             ahead: None,
             paused: false,
             outage: None,
@@ -222,19 +225,21 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                 shares[lane].push(read);
             }
         }
-        let (began, before) = (Instant::now(), self.at_work.len());
+        let (began, mut ours) = (Instant::now(), Vec::new());
         for (lane, share) in std::mem::take(&mut self.lanes).into_iter().zip(shares) {
             // One that has looked further must not go back to the end of this chunk.
             if lane.is_running() && lane.looked_to.position < looked_to.position {
+                ours.push(lane.claim.partition);
                 self.at_work.push(lane.status());
                 workers.spawn(lane.take_in(share, looked_to, hurries));
             } else {
                 self.lanes.push(lane);
             }
         }
-        // Who was left behind before is not waited for alone.
-        let mut until = (self.at_work.len() == before).then_some(began);
-        loop {
+        // Who has nothing to do in this round has in the next, or must be seen to.
+        let others_wait = self.lanes.iter().any(|lane| lane.is_running() || lane.wakes_at().is_some());
+        let mut until = others_wait.then(|| began + PATIENCE);
+        while self.at_work.iter().any(|status| ours.contains(&status.partition)) {
             tokio::select! {
                 lane = workers.join_next() => match lane {
                     Some(lane) => self.is_back(lane).await,
@@ -249,7 +254,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
 
     /// A partition has done its work.
     async fn is_back(&mut self, lane: Result<Lane<P, M>, JoinError>) {
-        let lane = match lane {
+        let mut lane = match lane {
             Ok(lane) => lane,
             // Handlers' panics are caught before; what is left is a fault of the runner, and must not go unseen.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -257,6 +262,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         };
         let partition = lane.claim.partition;
         self.at_work.retain(|status| status.partition != partition);
+        if self.restarting.remove(&partition) {
+            lane.restart().await;
+        }
         self.lanes.push(lane);
         self.lanes.sort_by_key(|lane| lane.claim.partition);
         if self.leaving.remove(&partition) {
@@ -325,6 +333,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
             Command::Restart => {
+                self.restarting.extend(self.at_work.iter().map(|status| status.partition));
                 for lane in &mut self.lanes {
                     lane.restart().await;
                 }

@@ -185,6 +185,7 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
                 seen: handle.seen.clone(),
                 draining: handle.draining.clone(),
                 held: BTreeMap::new(),
+                first: 0,
             };
             let next = match keeper.beat().await {
                 // As of one who is at work in a partition that this one is to have.

@@ -142,6 +142,7 @@ impl<'a> Goes<'a> {
             SagaEvent::Compensating { .. } => to("compensating", ""),
             SagaEvent::UndoStarted { step, .. } => to("compensating", step),
             SagaEvent::NeedsIntervention { step, .. } => to("stuck", step),
+            SagaEvent::Retried { step, signal: true, .. } => to("waiting", step),
             SagaEvent::Retried { step, act, .. } | SagaEvent::Skipped { step, act, .. } => match act {
                 Act::Do => to("running", step),
                 Act::Undo => to("compensating", step),

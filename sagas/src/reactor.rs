@@ -13,7 +13,8 @@ use crate::Failure;
 ///
 /// A reactor is [run](Reactor) as a projection is: with its checkpoint in a read model, its failure policy, its dead
 /// letters, its leases. Each event comes *at least once*, with the same [key](React::react); those of a stream in order,
-/// those of different streams side by side. History, and a rebuild, bring nothing about, unless it is
+/// those of different streams side by side. (What comes again comes behind what came since: also from a worker that has
+/// stood still, and doesn't know yet that another has taken over.) History, and a rebuild, bring nothing about, unless it is
 /// [asked to](React::ON_HISTORY); see there, and [what a new version leaves out](React::VERSION).
 ///
 /// ```

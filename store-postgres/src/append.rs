@@ -67,7 +67,7 @@ pub(crate) struct Sequencer {
     pub(crate) reader: Reader,
     pub(crate) publisher: Publisher,
     pub(crate) room: QueueRoom,
-    /// `None` where the last call failed.
+    /// `None` where there was none yet, or it was lost.
     pub(crate) session: Option<Session>,
     pub(crate) known: Known,
     /// Whether the last batch found something that it did not expect: then the next one may, too.
@@ -121,6 +121,7 @@ impl Sequencer {
     /// Sends a group, in parts where it must, and answers all that are in it.
     async fn write(&mut self, group: Group) {
         let mut parts = if group.waiting.is_empty() { Vec::new() } else { vec![group] };
+        let mut patience = Patience::new(self.shared.options.patience);
         while let Some(mut part) = parts.pop() {
             let started = Instant::now();
             let batch = match Batch::new(part.waiting.iter().map(|waiting| &waiting.append), &part.rivals) {
@@ -130,7 +131,7 @@ impl Sequencer {
                     continue;
                 }
             };
-            match self.call(&batch).await {
+            match self.call(&batch, &mut patience).await {
                 Ok(Called::AsForeseen(facts)) => {
                     let (appends, events) = (part.waiting.len() as u64, batch.e_id.len() as u64);
                     self.shared.counters.batch(appends, events, started.elapsed());
@@ -186,8 +187,7 @@ impl Sequencer {
     }
 
     /// Calls the function until it answers, as long as there is patience.
-    async fn call(&mut self, batch: &Batch<'_>) -> Result<Called, Lost> {
-        let mut patience = Patience::new(self.shared.options.patience);
+    async fn call(&mut self, batch: &Batch<'_>, patience: &mut Patience) -> Result<Called, Lost> {
         // Whether a call may have written this batch, or write it yet.
         let mut is_sent = false;
         // Only `append` brings fences.
@@ -332,6 +332,9 @@ impl Sequencer {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             self.session = None;
             self.session = Some(Session::open(&self.connector).await?);
+            // Another server may have taken over, without the log's end: ids of commands by key come again, and then not
+            // even the last event says that all before it is as it was.
+            self.known = Known::default();
         }
         Ok(self.session.as_mut().expect("it was opened just now"))
     }

@@ -168,16 +168,16 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
 
     /// One transaction: the checkpoint, the events, and those that wait behind a parked one.
     async fn transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
-        let mut conflicts = 0;
+        let (began_at, mut conflicts) = (std::time::Instant::now(), 0);
+        let span = match events.is_empty() {
+            true => tracing::Span::none(),
+            false => meters::span(&self.claim, events),
+        };
         for run in self.runs(events).filter(|run| !self.waits(&run[0])) {
-            self.before(run).await?;
+            self.before(run).instrument(span.clone()).await?;
         }
         loop {
-            let span = match events.is_empty() {
-                true => tracing::Span::none(),
-                false => meters::span(&self.claim, events),
-            };
-            match self.try_transact(events, to).instrument(span).await {
+            match self.try_transact(events, to, began_at).instrument(span.clone()).await {
                 Err(Trouble::Outage(ReadModelError::Conflict { .. })) if conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
                     sleep(Duration::from_millis(rand::random_range(0..=u64::from(conflicts)))).await;
@@ -188,8 +188,12 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 
     /// As [`transact`](Self::transact), once.
-    async fn try_transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
-        let began_at = std::time::Instant::now();
+    async fn try_transact(
+        &mut self,
+        events: &[Envelope<P::Event>],
+        to: Token,
+        began_at: std::time::Instant,
+    ) -> Result<(), Trouble> {
         let mut handled = 0;
         let mut tx = self.begin(to).await?;
         for run in self.runs(events) {

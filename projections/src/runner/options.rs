@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct RunnerOptions {
     /// The most events in one transaction: 1,000.
     pub batch_events_max: usize,
-    /// About the most bytes of events that are read ahead, and as many are worked on: 16 MiB.
+    /// About the most bytes of events that are read ahead: 16 MiB. Each partition that is at work keeps what it took of
+    /// such a chunk; on RocksDB, with the blocks of the log that this stands in.
     pub chunk_bytes_max: usize,
     /// The longest time that a handler may take for a batch: 60 s. One that never awaits anything cannot be interrupted.
     pub batch_time_max: Duration,

@@ -199,17 +199,17 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
                 looks_at = rests_until.max(began + wait);
             }
             let (bell, has_room) = (self.bell.clone(), self.has_room());
-            let has_room_for_calls = self.room(Work::Call) > 0;
+            let takes_fresh = self.takes_fresh(rests_until);
             tokio::select! {
                 Some(done) = self.at_work.join_next() => self.done(done),
-                Some(entry) = self.fresh.recv(), if has_room_for_calls => drop(self.begin(entry)),
+                Some(entry) = self.fresh.recv(), if takes_fresh => drop(self.begin(entry)),
                 () = bell.notified(), if has_room => looks_at = looks_at.min(rests_until.max(Instant::now() + BETWEEN_LOOKS)),
                 () = sleep_until(looks_at), if has_room => {}
             }
             while let Some(done) = self.at_work.try_join_next() {
                 self.done(done);
             }
-            while self.room(Work::Call) > 0
+            while self.takes_fresh(rests_until)
                 && let Ok(entry) = self.fresh.try_recv()
             {
                 self.begin(entry);
@@ -227,6 +227,13 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
             Work::Call => self.office.options.calls_max.saturating_sub(self.at_work.len() - self.timers),
             Work::Timer => TIMERS_AT_ONCE.saturating_sub(self.timers),
         }
+    }
+
+    /// What comes fresh is begun at once, unless there was no room for what the agenda has, and it may be looked at again:
+    /// that is due first.
+    fn takes_fresh(&self, rests_until: Instant) -> bool {
+        let others_first = self.had_no_room[Work::Call as usize] && Instant::now() >= rests_until;
+        self.room(Work::Call) > 0 && !others_first
     }
 
     fn has_room(&self) -> bool {

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use indelible_core::{
     Append, AppendOutcome, Delivery, EventStore, ExpectedVersion, Filter, StartFrom, Subscription,
     conformance::fault::{Line, Verdict},
@@ -19,7 +20,7 @@ use indelible_postgres::PostgresStore;
 use crate::{
     child::{self, number},
     cluster::{fresh_schema, shared_url},
-    writing::{SOON, client, event, stream},
+    writing::{SOON, append, client, event, log, stream},
 };
 
 const PROCESSES: usize = 8;
@@ -171,4 +172,16 @@ async fn cursor_over_a_sequence(seconds: u64) -> (i64, i64) {
     let row = reader.query_one(&format!("SELECT count(*) FROM {schema}.log"), &[]).await.unwrap();
     let all: i64 = row.get(0);
     (all, all - seen)
+}
+
+/// Who asked for the next event and does not come back for it keeps no connection from others.
+#[tokio::test]
+async fn a_subscriber_who_stays_away_keeps_no_connection() {
+    let options = PostgresStore::options().schema(fresh_schema()).connections(1);
+    let store = options.open(&shared_url()).await.unwrap();
+    store.append(append("a-1", 0)).await.unwrap();
+    let mut subscription = Subscription::new(store.clone(), Filter::all(), StartFrom::Beginning).await.unwrap();
+    assert!(subscription.next().now_or_never().is_none(), "a server takes longer than that");
+    assert_eq!(log(&store).await.len(), 1);
+    assert!(subscription.next().await.unwrap().into_event().is_some());
 }
