@@ -109,3 +109,9 @@ impl FeedError {
         Self::Unavailable { what: what.into(), source: Some(source.into()) }
     }
 }
+
+/// An error with its causes.
+pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

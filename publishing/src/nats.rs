@@ -78,7 +78,7 @@ use indelible_sagas::Failure;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
-use crate::{Broker, Delivery, Feed, FeedError, Outgoing, Place};
+use crate::{Broker, Delivery, Feed, FeedError, Outgoing, Place, broker::told};
 
 /// What a token of a subject is written with as it is.
 const TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -183,11 +183,6 @@ fn not_published(error: PublishError) -> Failure {
         _ if answer.is_some_and(|answer| refused.contains(&answer.error_code())) => Failure::refused(told(&error)),
         _ => Failure::unsure(told(&error)),
     }
-}
-
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Feed for JetStream {

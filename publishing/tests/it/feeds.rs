@@ -73,3 +73,18 @@ async fn several_processes_may_run_an_inbox() {
         (150..=200).map(|n| 2 * n).collect::<Vec<_>>()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rewind_is_not_undone_by_another_process() {
+    let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
+    let (mut one, mut other) = (start(&store, &broker), start(&store, &broker));
+    (1..=4).for_each(|number| broker.put("gauge-a", measured("a", 1, number)));
+    taken(&mut one, 4).await;
+    taken(&mut other, 4).await;
+    one.rewind().await.unwrap();
+    drop(one);
+    broker.put("gauge-a", measured("a", 1, 5));
+    let anew = other.until(|status| status.received >= 4 + 5, SOON).await;
+    assert!(anew.is_some(), "{:?}", other.status());
+    taken(&mut other, 5).await;
+}
