@@ -91,6 +91,33 @@ async fn seeded_bugs_are_caught() {
     }
 }
 
+/// What a process that is killed has published is known behind each batch, which is no longer than what may be under way.
+#[tokio::test(start_paused = true)]
+async fn a_killed_publisher_repeats_no_more_than_a_batch() {
+    let (log, model) = (MemoryStore::new(), MemoryModel::new());
+    Writer::new(5, GAUGES).write(&log, 950).await;
+    let mut taken = 0;
+    let broker = MemoryBroker::failing(move |_| {
+        taken += 1;
+        if taken <= 700 { Fault::None } else { Fault::Lost }
+    });
+    let publisher = Publisher::new(&log, broker.clone(), Measurements);
+    let running = Worker::new(&log).add(&model, publisher).start().await.unwrap();
+    while broker.messages().len() < 700 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    drop(running);
+    let again = MemoryBroker::new();
+    let publisher = Publisher::new(&log, again.clone(), Measurements);
+    let running = Worker::new(&log).add(&model, publisher).start().await.unwrap();
+    assert_eq!(running.wait_for(&log.head().await.unwrap(), SOON).await.unwrap(), Waited::Reached);
+    let mut ids: Vec<_> = broker.messages().iter().chain(&again.messages()).map(|m| m.id().to_owned()).collect();
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert!((1..=256).contains(&(all - ids.len())), "{} came again", all - ids.len());
+}
+
 /// An outbox leaves nothing out.
 #[tokio::test(start_paused = true)]
 async fn history_is_published() {
