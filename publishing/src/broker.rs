@@ -30,7 +30,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// The same each time that this event is published by this publisher, and never another's: what a broker deduplicates
-    /// by. `publisher/event id`.
+    /// by. `store id/publisher/event id`, as two stores may have events of the same id.
     pub fn key(&self) -> &str {
         &self.key
     }

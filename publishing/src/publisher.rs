@@ -81,7 +81,7 @@ impl<P: Publish, B: Broker> Publisher<P, B> {
         let Some(IntegrationEvent { event_type, version, data }) = self.publish.map(envelope)? else { return Ok(None) };
         let recorded = &envelope.recorded;
         let event = CloudEvent::new(recorded, self.store).for_others(&*self.source, event_type, version, data);
-        let (key, stream) = (format!("{}/{}", P::NAME, recorded.id), recorded.stream.clone());
+        let (key, stream) = (format!("{}/{}/{}", self.store, P::NAME, recorded.id), recorded.stream.clone());
         Ok(Some(Outgoing { key, stream, payload: serde_json::to_vec(&event)?.into() }))
     }
 

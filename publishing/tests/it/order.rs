@@ -1,9 +1,12 @@
 //! Once, and in order, whatever the broker loses and repeats, and whenever an inbox is lost. And that these tests would see
 //! it otherwise.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use indelible_core::{CommandContext, EventStore, store::memory::MemoryStore};
+use indelible_core::{Append, CommandContext, ContentType, EventStore, NewEvent, store::memory::MemoryStore};
 use indelible_projections::{Waited, Worker, memory::MemoryModel};
 use indelible_publishing::{
     Inbox, Message, Publisher, Receive,
@@ -116,6 +119,27 @@ async fn a_killed_publisher_repeats_no_more_than_a_batch() {
     ids.sort();
     ids.dedup();
     assert!((1..=256).contains(&(all - ids.len())), "{} came again", all - ids.len());
+}
+
+/// Events of two stores may have the same id: it is made of the stream and the command's key.
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_two_stores_differ() {
+    let keys: Arc<Mutex<Vec<String>>> = Arc::default();
+    let event = NewEvent::new("Rumoured".parse().unwrap(), ContentType::JSON, r#"{"value":1}"#);
+    for _ in 0..2 {
+        let log = MemoryStore::new();
+        log.append(Append::new().event("gauge-a".parse().unwrap(), event.clone())).await.unwrap();
+        let seen = keys.clone();
+        let broker = MemoryBroker::failing(move |message| {
+            seen.lock().unwrap().push(message.key().to_owned());
+            Fault::None
+        });
+        let publisher = Publisher::new(&log, broker, Measurements);
+        let running = Worker::new(&log).add(&MemoryModel::new(), publisher).start().await.unwrap();
+        assert_eq!(running.wait_for(&log.head().await.unwrap(), SOON).await.unwrap(), Waited::Reached);
+    }
+    let keys = keys.lock().unwrap();
+    assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
 }
 
 /// An outbox leaves nothing out.
