@@ -327,10 +327,11 @@ impl<R: Receive, F: Feed> Work<R, F> {
     /// Receives a message, with retries.
     async fn receive(&self, payload: &[u8]) -> Result<Received, NotReceived> {
         let message = Message::read(payload).map_err(|error| NotReceived::Failed(error.to_string()))?;
-        let (event_type, version) = (message.event_type(), message.version());
+        let event_type = message.event_type();
         let Some((_, newest)) = R::KNOWS.iter().find(|(known, _)| *known == event_type) else {
             return Ok(Received::Passed);
         };
+        let version = message.version().map_err(|error| NotReceived::Failed(error.to_string()))?;
         if version > *newest {
             let newer = format!("{event_type} has version {version}, and {newest} is the newest that is known");
             return Err(NotReceived::Failed(newer));
