@@ -32,6 +32,24 @@ async fn what_could_not_be_parked_comes_again() {
     assert_eq!(told(&log, "a").await, [1, 2]);
 }
 
+/// Longer than any retries last; the journal is in another store.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_commands_store_is_held_against_no_message() {
+    let (log, journal, broker) = (MemoryStore::new(), MemoryStore::new(), MemoryBroker::new());
+    let failures = AtomicUsize::new(50);
+    let store = Faulty::new(&log, move |_| {
+        let fails = failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        fails.then(|| StoreError::unavailable("a test", "it is away"))
+    });
+    (1..=3).for_each(|number| broker.put("gauge-a", measured("a", 1, number)));
+    let mut inbox = Inbox::new(&journal, broker.clone(), Mirrors::new(&store)).start().unwrap();
+    let waits = inbox.until(|status| matches!(status.state, InboxState::Waiting { .. }), SOON).await;
+    assert!(waits.is_some(), "{:?}", inbox.status());
+    let taken = inbox.until(|status| status.taken_to.as_ref().is_some_and(|to| to.sequence == 3), SOON).await;
+    assert_eq!(taken.expect("it goes on").parked, 0);
+    assert_eq!(told(&log, "a").await, [1, 2, 3]);
+}
+
 /// All of it is a batch, and no append holds it.
 #[tokio::test(start_paused = true)]
 async fn what_is_parked_at_once_may_be_more_than_an_append() {
