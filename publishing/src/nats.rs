@@ -156,18 +156,23 @@ impl Broker for JetStream {
         headers.insert("Nats-Expected-Stream", &*self.name);
         headers.insert("Content-Type", "application/cloudevents+json");
         let before = self.highest.load(Ordering::Acquire);
+        let gone_back = || {
+            let what = "has gone back: it has lost what it had acknowledged";
+            Err(Failure::unsure(format!("the JetStream stream {} {what}", self.name)))
+        };
+        if before == GONE_BACK {
+            // It would be stored, again and again.
+            return gone_back();
+        }
         let subject = self.subject(message.stream());
         let sent = self.context.publish_with_headers(subject, headers, message.payload().clone()).await;
         let PublishAck { sequence, duplicate, .. } = match sent {
             Ok(acknowledged) => acknowledged.await.map_err(not_published)?,
             Err(error) => return Err(not_published(error)),
         };
-        if before == GONE_BACK || !duplicate && sequence <= before {
+        if !duplicate && sequence <= before {
             self.highest.store(GONE_BACK, Ordering::Release);
-            return Err(Failure::unsure(format!(
-                "the JetStream stream {} has gone back to {sequence}: it has lost what it had acknowledged",
-                self.name
-            )));
+            return gone_back();
         }
         self.highest.fetch_max(sequence, Ordering::AcqRel);
         Ok(())
