@@ -43,9 +43,10 @@
 //!   each start, or nobody notices. Create it again, and [reset](indelible_projections::Running::reset) the publisher: it
 //!   publishes the whole log, under the same keys.
 //! - Where the stream has gone back while a publisher was running, which is seen by its sequence numbers, publishing
-//!   waits, and says so. Reset the publisher, too, and start its process anew.
+//!   waits, stores nothing more, and says so. Reset the publisher, too, and start its process anew.
 //! - An inbox stops where the stream was made anew, ends before what was taken of it, or has dropped what comes next
-//!   ([`FeedError::Lost`]). When the publisher was reset, [rewind](crate::RunningInbox::rewind) it.
+//!   ([`FeedError::Lost`]), also while it runs. What somebody has deleted in between is passed over, with a warning. When
+//!   the publisher was reset, [rewind](crate::RunningInbox::rewind) it.
 //!
 //! Retention must be by limits, and long enough for inboxes that were down: they acknowledge nothing to the server, and
 //! keep by themselves how far they have read.

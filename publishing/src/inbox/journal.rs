@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use indelible_core::{Aggregate, Apply, Context, Event, Events, Handle, Version};
+use indelible_core::{Aggregate, Apply, Context, Event, Events, Handle, Limits, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::Place;
@@ -113,7 +113,7 @@ pub(crate) enum JournalError {
 }
 
 /// What an event of the journal has beside a message, at most: its names and keys.
-pub(crate) const EVENT_BYTES: usize = 1_024;
+const EVENT_BYTES: usize = 1_024;
 
 /// A message to be parked.
 #[derive(Clone, Debug)]
@@ -126,10 +126,30 @@ pub(crate) struct Park {
 
 impl Park {
     /// About the bytes of its event, rather too many.
-    pub fn size(&self) -> usize {
+    fn size(&self) -> usize {
         let text = |text: &str| serde_json::to_string(text).map_or(text.len(), |json| json.len());
         EVENT_BYTES + text(&self.subject) + self.reason.as_deref().map_or(0, text) + text(&self.payload)
     }
+}
+
+/// What is parked, in appends that the store takes; what is too large for an event by itself, so that what comes before it
+/// is parked.
+pub(crate) fn portions(parks: Vec<Park>, limits: &Limits) -> Vec<Vec<Park>> {
+    let (mut portions, mut bytes): (Vec<Vec<Park>>, usize) = Default::default();
+    for park in parks {
+        let size = park.size();
+        bytes += size;
+        // Room for the journal's other events.
+        let fits = bytes + 2 * EVENT_BYTES <= limits.append_bytes_max() && size <= limits.event_bytes_max();
+        match portions.last_mut() {
+            Some(portion) if fits => portion.push(park),
+            _ => {
+                portions.push(vec![park]);
+                bytes = size;
+            }
+        }
+    }
+    portions
 }
 
 /// Messages up to a place are dealt with: all but these, which are parked.

@@ -3,9 +3,7 @@
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream, stream::BoxStream};
-use indelible_core::{
-    AnyStore, Cause, CommandContext, CommandError, Limits, LoadError, ReadStream, Repository, StoreError,
-};
+use indelible_core::{AnyStore, Cause, CommandContext, CommandError, LoadError, ReadStream, Repository, StoreError};
 use indelible_projections::{OnFailure, Retry};
 use indelible_sagas::Failure;
 use tokio::{
@@ -15,7 +13,7 @@ use tokio::{
 
 use super::{
     Command, InboxState, InboxStatus, LETTERS_MAX, Parked, Receive,
-    journal::{EVENT_BYTES, End, InboxEvent, Journal, JournalError, Letter, Park, Rewind, Take},
+    journal::{End, InboxEvent, Journal, JournalError, Letter, Park, Rewind, Take, portions},
 };
 use crate::{Delivery, Feed, FeedError, Message, Place, broker::told};
 
@@ -466,26 +464,6 @@ fn gather(
         }
     }
     (batch, None)
-}
-
-/// What is parked, in appends that the store takes; what is too large for an event by itself, so that what comes before it
-/// is parked.
-fn portions(parks: Vec<Park>, limits: &Limits) -> Vec<Vec<Park>> {
-    let (mut portions, mut bytes): (Vec<Vec<Park>>, usize) = Default::default();
-    for park in parks {
-        let size = park.size();
-        bytes += size;
-        // Room for the journal's other events.
-        let fits = bytes + 2 * EVENT_BYTES <= limits.append_bytes_max() && size <= limits.event_bytes_max();
-        match portions.last_mut() {
-            Some(portion) if fits => portion.push(park),
-            _ => {
-                portions.push(vec![park]);
-                bytes = size;
-            }
-        }
-    }
-    portions
 }
 
 fn earlier(one: Option<(u64, Trouble)>, other: Option<(u64, Trouble)>) -> Option<(u64, Trouble)> {
