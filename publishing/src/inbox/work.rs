@@ -165,6 +165,13 @@ impl<R: Receive, F: Feed> Work<R, F> {
         Ok(())
     }
 
+    /// As [`load`](Self::load), while the feed is read: not on, where another process has begun anew.
+    async fn reload(&mut self) -> Result<(), Trouble> {
+        let rewinds = self.rewinds;
+        self.load().await?;
+        if self.rewinds == rewinds { Ok(()) } else { Err(Trouble::Again) }
+    }
+
     /// Writes down how far the feed was taken.
     async fn write(&mut self) -> Result<(), Trouble> {
         match self.place.clone().filter(|_| self.place != self.written_to) {
@@ -196,7 +203,7 @@ impl<R: Receive, F: Feed> Work<R, F> {
         }
         if !parked.is_empty() {
             self.count("parked", parked.len() as u64);
-            self.load().await?;
+            self.reload().await?;
         }
         Ok(())
     }
@@ -379,13 +386,13 @@ impl<R: Receive, F: Feed> Work<R, F> {
                 let redriven = self.redrive(&subject).await;
                 let _ = answer.send(redriven);
                 self.write().await?;
-                self.load().await?;
+                self.reload().await?;
             }
             Command::Discard(letter, reason, answer) => {
                 let discarded = self.journals.execute(R::NAME, End { letter, discarded: Some(reason) }).await;
                 let _ = answer.send(discarded.map(|_| ()).map_err(Into::into));
                 self.write().await?;
-                self.load().await?;
+                self.reload().await?;
             }
         }
         Ok(false)
