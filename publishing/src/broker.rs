@@ -30,7 +30,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// The same each time that this event is published by this publisher, and never another's: what a broker deduplicates
-    /// by. `publisher/event id`.
+    /// by. `store id/publisher/event id`, as two stores may have events of the same id.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -108,4 +108,10 @@ impl FeedError {
     pub fn unavailable(what: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Unavailable { what: what.into(), source: Some(source.into()) }
     }
+}
+
+/// An error with its causes.
+pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

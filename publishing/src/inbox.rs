@@ -1,4 +1,4 @@
-//! Inboxes: messages become commands, each once.
+//! Inboxes: messages become commands, whose events are there once.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -22,9 +22,12 @@ use work::Work;
 
 /// Turns messages into commands.
 ///
-/// Each message comes *at least once*, those of a subject in order. The command that it becomes takes effect once for ever,
-/// whatever the broker deduplicates and for how long: it is sent in the context that comes with the message, which has the
-/// key for it.
+/// Each message comes *at least once*, those of a subject in order. The command that it becomes is sent in the context that
+/// comes with the message, which has the key for it: its events are written once for ever, whatever the broker deduplicates
+/// and for how long.
+///
+/// **A command that was rejected, or wrote nothing, leaves no event that has the key. It is decided anew when the message
+/// comes again, and may succeed then.** A refusal that is to count must be an event.
 pub trait Receive: Send + Sync + 'static {
     /// What it is called: 1 to 200 bytes, in the keys of its commands and the name of its journal. Another name is another
     /// inbox, which begins at the first message.
@@ -50,7 +53,7 @@ pub trait Receive: Send + Sync + 'static {
     ///
     /// # Errors
     /// A [`Failure`]. After [`NotNow`](Failure::NotNow) it is tried again, and that is not held against the message. That
-    /// a command was rejected, where that doesn't matter, is no failure.
+    /// a command was rejected, where that doesn't matter, is no failure; see above for what comes of it later.
     fn receive(&self, message: &Message, context: CommandContext) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
@@ -61,7 +64,8 @@ const LETTERS_MAX: usize = 10_000;
 /// store, `inbox-NAME`.
 ///
 /// Several processes may run the same inbox, so that another takes over when one dies: all of them read the whole feed,
-/// and for each message the command of the first counts.
+/// and for each message the first command that writes events counts. What one of them had rejected another decides anew, as
+/// [`Receive`] says.
 pub struct Inbox<R, F> {
     store: AnyStore,
     feed: F,
@@ -189,8 +193,9 @@ impl RunningInbox {
         let _ = self.tell.send(Command::Restart).await;
     }
 
-    /// Begins anew at the first message that its feed has: for a feed that has lost messages, or was made anew. What was
-    /// received before is told by its key, and changes nothing.
+    /// Begins anew at the first message that its feed has: for a feed that has lost messages, or was made anew. What wrote
+    /// events before is told by its key, and changes nothing; what was rejected, or wrote nothing, is [decided
+    /// anew](Receive).
     ///
     /// # Errors
     /// Those of the store.

@@ -76,7 +76,7 @@
 //!     const KNOWS: &'static [(&'static str, u32)] = &[("com.example.order.placed", 1)];
 //!     async fn receive(&self, message: &Message, context: CommandContext) -> Result<(), Failure> {
 //!         let placed: OrderPlaced = message.data()?;
-//!         // Once for ever, by the context's key: however often the message comes.
+//!         // Its events are there once, by the context's key: however often the message comes.
 //!         self.stock.execute(placed.item, Reserve { order: placed.order }).with(context).await?;
 //!         Ok(())
 //!     }
@@ -109,8 +109,9 @@
 //!   repetition of one that is there. For that, the next of a stream goes out when the one before it is acknowledged, and
 //!   a checkpoint is written when all before it are. A stream that is written to without pause is published at one
 //!   message a round trip; streams go side by side.
-//! - An inbox takes the messages of a subject in order, and remembers by itself how far. What comes twice becomes one
-//!   command, by its key, for as long as the log lasts: a broker's own deduplication ends after minutes.
+//! - An inbox takes the messages of a subject in order, and remembers by itself how far. What comes twice writes its events
+//!   once, by the command's key, for as long as the log lasts: a broker's own deduplication ends after minutes. A command
+//!   that was rejected, or wrote nothing, is decided anew; a refusal that is to count must be an event.
 //!
 //! # What can't be handled
 //!
@@ -121,7 +122,8 @@
 //! CloudEvent, is of a newer version, or can't be received, with all that come after it under its subject; or it stops, where
 //! [it says so](Receive::ON_FAILURE). [`RunningInbox::letters`] lists what is parked, and why. It stops, too, where its feed
 //! has lost messages that were not taken, or may have ([`FeedError::Lost`]). A message that is too large for an event of the
-//! inbox's store can't be parked, and stops it.
+//! inbox's store can't be parked, and stops it. While the commands' store is away the inbox waits, and holds that against
+//! no message.
 //!
 //! # Metrics
 //!

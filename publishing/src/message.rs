@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use indelible_core::{CausationId, CorrelationId, InvalidInput};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::{RawValue, Value, to_raw_value};
 use uuid::Uuid;
 
 /// What others are to know of an event, in words that are meant for them: another type than the domain's, which may change
@@ -56,12 +56,13 @@ pub struct Message {
     event_type: String,
     #[serde(default)]
     subject: Option<String>,
+    // Extensions, which mean something else where others have said it.
     #[serde(default)]
-    schemaversion: Option<u32>,
+    schemaversion: Option<Value>,
     #[serde(default)]
-    streamversion: Option<String>,
+    streamversion: Option<Value>,
     #[serde(default)]
-    correlationid: Option<String>,
+    correlationid: Option<Value>,
     #[serde(default)]
     data: Option<Box<RawValue>>,
     #[serde(default)]
@@ -101,9 +102,14 @@ impl Message {
         &self.event_type
     }
 
-    /// The schema version of its data; 1 where it says none.
-    pub fn version(&self) -> u32 {
-        self.schemaversion.unwrap_or(1)
+    /// The schema version of its data, `schemaversion`; 1 where it says none.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] where that is no version.
+    pub fn version(&self) -> Result<u32, InvalidInput> {
+        let Some(said) = &self.schemaversion else { return Ok(1) };
+        let version = number(said).and_then(|version| version.try_into().ok());
+        version.ok_or_else(|| InvalidInput::new("CloudEvent", format!("has schemaversion {said}, which is none")))
     }
 
     /// What it is about: for what Indelible publishes, the name of the event's stream.
@@ -113,7 +119,7 @@ impl Message {
 
     /// The event's version in its stream, for what Indelible publishes.
     pub fn stream_version(&self) -> Option<u64> {
-        self.streamversion.as_ref()?.parse().ok()
+        number(self.streamversion.as_ref()?)
     }
 
     /// Its data, read as this type. Fields that the type doesn't have are passed over, unless it says otherwise.
@@ -143,6 +149,11 @@ impl Message {
     }
 
     pub(crate) fn correlation(&self) -> Option<CorrelationId> {
-        self.correlationid.as_ref()?.parse().ok()
+        self.correlationid.as_ref()?.as_str()?.parse().ok()
     }
+}
+
+/// A number, as such or as text, as CloudEvents has those of more than 32 bits.
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }

@@ -43,9 +43,10 @@
 //!   each start, or nobody notices. Create it again, and [reset](indelible_projections::Running::reset) the publisher: it
 //!   publishes the whole log, under the same keys.
 //! - Where the stream has gone back while a publisher was running, which is seen by its sequence numbers, publishing
-//!   waits, and says so. Reset the publisher, too, and start its process anew.
+//!   waits, stores nothing more, and says so. Reset the publisher, too, and start its process anew.
 //! - An inbox stops where the stream was made anew, ends before what was taken of it, or has dropped what comes next
-//!   ([`FeedError::Lost`]). When the publisher was reset, [rewind](crate::RunningInbox::rewind) it.
+//!   ([`FeedError::Lost`]), also while it runs. What somebody has deleted in between is passed over, with a warning. When
+//!   the publisher was reset, [rewind](crate::RunningInbox::rewind) it.
 //!
 //! Retention must be by limits, and long enough for inboxes that were down: they acknowledge nothing to the server, and
 //! keep by themselves how far they have read.
@@ -76,14 +77,18 @@ use futures::{
 use indelible_core::{InvalidInput, StreamId};
 use indelible_sagas::Failure;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::{Broker, Delivery, Feed, FeedError, Outgoing, Place};
+use crate::{Broker, Delivery, Feed, FeedError, Outgoing, Place, broker::told};
 
 /// What a token of a subject is written with as it is.
 const TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
-/// How many messages are asked for at once.
+/// How many messages are asked for at once, and how many bytes, or as many as one message may have, with its subjects.
 const PULLED_MAX: usize = 512;
+const PULLED_BYTES: usize = 4 * 1024 * 1024;
+const SUBJECTS_BYTES: usize = 16 * 1024;
+/// What the server says when the next message would be more bytes than were asked for.
+const NO_ROOM: &str = "Message Size Exceeds MaxBytes";
 /// For how long the server holds a request for messages when there are none, and how much later it is thought to be lost.
 const PULLED_FOR: Duration = Duration::from_millis(1_000);
 const LOST_AFTER: Duration = Duration::from_millis(500);
@@ -156,18 +161,23 @@ impl Broker for JetStream {
         headers.insert("Nats-Expected-Stream", &*self.name);
         headers.insert("Content-Type", "application/cloudevents+json");
         let before = self.highest.load(Ordering::Acquire);
+        let gone_back = || {
+            let what = "has gone back: it has lost what it had acknowledged";
+            Err(Failure::unsure(format!("the JetStream stream {} {what}", self.name)))
+        };
+        if before == GONE_BACK {
+            // It would be stored, again and again.
+            return gone_back();
+        }
         let subject = self.subject(message.stream());
         let sent = self.context.publish_with_headers(subject, headers, message.payload().clone()).await;
         let PublishAck { sequence, duplicate, .. } = match sent {
             Ok(acknowledged) => acknowledged.await.map_err(not_published)?,
             Err(error) => return Err(not_published(error)),
         };
-        if before == GONE_BACK || !duplicate && sequence <= before {
+        if !duplicate && sequence <= before {
             self.highest.store(GONE_BACK, Ordering::Release);
-            return Err(Failure::unsure(format!(
-                "the JetStream stream {} has gone back to {sequence}: it has lost what it had acknowledged",
-                self.name
-            )));
+            return gone_back();
         }
         self.highest.fetch_max(sequence, Ordering::AcqRel);
         Ok(())
@@ -183,11 +193,6 @@ fn not_published(error: PublishError) -> Failure {
         _ if answer.is_some_and(|answer| refused.contains(&answer.error_code())) => Failure::refused(told(&error)),
         _ => Failure::unsure(told(&error)),
     }
-}
-
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Feed for JetStream {
@@ -222,7 +227,20 @@ impl Feed for JetStream {
         };
         let consumer = stream.create_consumer(config).await;
         let consumer = consumer.map_err(|error| FeedError::unavailable("beginning to read", error))?;
-        let reading = Reading { consumer, feed, batch: None, left: 0, delivered: 0 };
+        let bytes = PULLED_BYTES.max(self.context.client().max_payload() + SUBJECTS_BYTES);
+        // Read from the start, it is all that there is.
+        let expected = if after.is_none() { first.max(1) } else { next };
+        let reading = Reading {
+            stream,
+            consumer,
+            feed,
+            bytes,
+            batch: None,
+            left: 0,
+            asked: Instant::now(),
+            delivered: 0,
+            expected,
+        };
         Ok(try_unfold(reading, |mut reading| async move {
             let delivery = reading.next().await?;
             Ok(Some((delivery, reading)))
@@ -233,11 +251,17 @@ impl Feed for JetStream {
 
 /// A consumer that exists as long as all goes well: what it delivers has no hole, or it is given up.
 struct Reading {
+    stream: stream::Stream,
     consumer: PullConsumer,
     feed: String,
+    /// How many are asked for at once.
+    bytes: usize,
     batch: Option<pull::Batch>,
     left: usize,
+    asked: Instant,
     delivered: u64,
+    /// The sequence number of the message that comes next, unless it was deleted.
+    expected: u64,
 }
 
 impl Reading {
@@ -246,17 +270,25 @@ impl Reading {
             let batch = match &mut self.batch {
                 Some(batch) if self.left > 0 => batch,
                 batch => {
-                    let asked = self.consumer.batch().max_messages(PULLED_MAX).expires(PULLED_FOR).messages().await;
-                    self.left = PULLED_MAX;
-                    batch.insert(asked.map_err(|error| FeedError::unavailable("asking for messages", error))?)
+                    let asked =
+                        self.consumer.batch().max_messages(PULLED_MAX).max_bytes(self.bytes).expires(PULLED_FOR);
+                    (self.left, self.asked) = (PULLED_MAX, Instant::now());
+                    batch.insert(
+                        asked.messages().await.map_err(|error| FeedError::unavailable("asking for messages", error))?,
+                    )
                 }
             };
             let message = match timeout(PULLED_FOR + LOST_AFTER, batch.next()).await {
                 Ok(Some(Ok(message))) => message,
+                Ok(Some(Err(error))) if self.left < PULLED_MAX && error.to_string().contains(NO_ROOM) => {
+                    self.left = 0;
+                    continue;
+                }
                 Ok(Some(Err(error))) => return Err(FeedError::unavailable("reading", error)),
                 // There are none at the moment.
                 Ok(None) => {
                     self.left = 0;
+                    self.missed().await?;
                     continue;
                 }
                 Err(late) => return Err(FeedError::unavailable("waiting for the server", late)),
@@ -268,11 +300,43 @@ impl Reading {
                 let hole = format!("delivery {} comes where {} should", info.consumer_sequence, self.delivered);
                 return Err(FeedError::unavailable("reading", hole));
             }
+            if info.stream_sequence > self.expected {
+                self.skipped(info.stream_sequence).await?;
+            }
+            self.expected = info.stream_sequence + 1;
             return Ok(Delivery {
                 place: Place { feed: self.feed.clone(), sequence: info.stream_sequence },
                 subject: message.subject.to_string(),
                 payload: message.payload.clone(),
             });
         }
+    }
+    /// A batch that ends so late may have been ended by the client's own timer, which throws away what has come and was
+    /// not looked at yet: who reads slowly would miss it.
+    async fn missed(&mut self) -> Result<(), FeedError> {
+        if self.asked.elapsed() <= PULLED_FOR + LOST_AFTER {
+            return Ok(());
+        }
+        let info = self.consumer.info().await.map_err(|error| FeedError::unavailable("reading", error))?;
+        let (given, came) = (info.delivered.consumer_sequence, self.delivered);
+        match given == came {
+            true => Ok(()),
+            false => {
+                Err(FeedError::unavailable("reading", format!("{given} messages were delivered, and {came} came")))
+            }
+        }
+    }
+
+    /// The next message is not the one that was expected: it was dropped with all before it, or deleted.
+    async fn skipped(&mut self, to: u64) -> Result<(), FeedError> {
+        let (expected, feed) = (self.expected, &self.feed);
+        let info =
+            self.stream.get_info().await.map_err(|error| FeedError::unavailable("looking at the stream", error))?;
+        let first = info.state.first_sequence;
+        if first > expected {
+            return Err(FeedError::Lost { what: format!("{feed} begins at {first}, and was read up to {expected}") });
+        }
+        tracing::warn!(%feed, expected, to, "messages were deleted");
+        Ok(())
     }
 }

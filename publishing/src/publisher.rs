@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{Broker, IntegrationEvent, Outgoing};
 
-/// For how long a message is tried at once, and with which pauses. Less than a batch may take.
+/// For how long a message is tried at once, and with which pauses. Less than a batch may take; no transaction is open
+/// meanwhile, and leases are renewed beside it.
 const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Retry =
     Retry { attempts_max: u32::MAX, pause_first: Duration::from_millis(10), pause_max: Duration::from_secs(1) };
@@ -35,7 +36,8 @@ pub trait Publish: Send + Sync + 'static {
     /// Whether it publishes what was there before it, and all again when it is reset or has another version. Unlike
     /// reactors it does: an outbox leaves nothing out, and what comes again is told by its key.
     const ON_HISTORY: bool = true;
-    /// The most messages of a partition that are under way to the broker at once, each of another stream.
+    /// The most messages of a partition that are under way to the broker at once, each of another stream; and the most
+    /// events behind which a checkpoint is written, so that no more are published again when the process dies.
     const UNACKNOWLEDGED_MAX: usize = 256;
 
     /// Its events.
@@ -79,7 +81,7 @@ impl<P: Publish, B: Broker> Publisher<P, B> {
         let Some(IntegrationEvent { event_type, version, data }) = self.publish.map(envelope)? else { return Ok(None) };
         let recorded = &envelope.recorded;
         let event = CloudEvent::new(recorded, self.store).for_others(&*self.source, event_type, version, data);
-        let (key, stream) = (format!("{}/{}", P::NAME, recorded.id), recorded.stream.clone());
+        let (key, stream) = (format!("{}/{}/{}", self.store, P::NAME, recorded.id), recorded.stream.clone());
         Ok(Some(Outgoing { key, stream, payload: serde_json::to_vec(&event)?.into() }))
     }
 
@@ -186,6 +188,8 @@ impl<P: Publish, B: Broker> Projection for Publisher<P, B> {
     const ORDER: Order = P::ORDER;
     const ON_FAILURE: OnFailure = P::ON_FAILURE;
     const RETRY: Retry = P::RETRY;
+    // What a failure publishes once more.
+    const BATCH_EVENTS_MAX: usize = if P::UNACKNOWLEDGED_MAX > 1 { P::UNACKNOWLEDGED_MAX } else { 1 };
     type Event = P::Event;
 
     fn wants() -> Wants<P::Event> {
@@ -194,11 +198,12 @@ impl<P: Publish, B: Broker> Projection for Publisher<P, B> {
 }
 
 impl<P: Publish, B: Broker, M: ReadModel> Project<M> for Publisher<P, B> {
-    async fn apply(&self, envelope: &Envelope<P::Event>, _: &mut M::Tx) -> Result<(), Cause> {
-        self.publish(std::slice::from_ref(envelope)).await
+    // The broker takes its time, in which no transaction is to be open.
+    async fn before_batch(&self, envelopes: &[Envelope<P::Event>]) -> Result<(), Cause> {
+        self.publish(envelopes).await
     }
 
-    async fn apply_batch(&self, envelopes: &[Envelope<P::Event>], _: &mut M::Tx) -> Result<(), Cause> {
-        self.publish(envelopes).await
+    async fn apply(&self, _: &Envelope<P::Event>, _: &mut M::Tx) -> Result<(), Cause> {
+        Ok(())
     }
 }

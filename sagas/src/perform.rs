@@ -123,8 +123,8 @@ impl Call {
     }
 }
 
-/// How much later a command comes to a store that was overloaded.
-const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+/// How much later a command comes to a store that had no room for it, or was away.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why an effect was not brought about, or is not known to have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,13 +160,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A command that the domain rejects is refused, and one that the store had no room for comes again; of any other failure
-/// it is not known what came of it.
+/// A command that the domain rejects is refused, and one that the store had no room for, or that could not reach it, comes
+/// again; of any other failure it is not known what came of it.
 impl<E: fmt::Display> From<CommandError<E>> for Failure {
     fn from(error: CommandError<E>) -> Self {
         match error {
             CommandError::Rejected(rejection) => Self::refused(rejection),
-            CommandError::Store(StoreError::Overloaded { .. }) => Self::NotNow(AFTER_OVERLOAD),
+            // Both have written nothing.
+            CommandError::Store(StoreError::Overloaded { .. } | StoreError::Unavailable { .. }) => {
+                Self::NotNow(STORE_AGAIN)
+            }
             error => Self::unsure(error),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use indelible_core::{Aggregate, Apply, Context, Event, Events, Handle, Version};
+use indelible_core::{Aggregate, Apply, Context, Event, Events, Handle, Limits, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::Place;
@@ -34,6 +34,7 @@ pub(crate) struct Journal {
     /// As many as there are events.
     version: u64,
     letters: u64,
+    rewinds: u64,
 }
 
 /// A message that could not be received, or waits behind one.
@@ -55,6 +56,11 @@ impl Journal {
     /// Behind which message to read on.
     pub fn place(&self) -> Option<Place> {
         self.feed.clone().map(|feed| Place { feed, sequence: self.taken_to })
+    }
+
+    /// How often it has begun anew.
+    pub fn rewinds(&self) -> u64 {
+        self.rewinds
     }
 
     pub fn letters(&self) -> impl Iterator<Item = &Letter> {
@@ -83,7 +89,7 @@ impl Apply for Journal {
         self.version += 1;
         match event {
             InboxEvent::Began { feed } => (self.feed, self.taken_to) = (Some(feed.clone()), 0),
-            InboxEvent::Rewound => (self.feed, self.taken_to) = (None, 0),
+            InboxEvent::Rewound => (self.feed, self.taken_to, self.rewinds) = (None, 0, self.rewinds + 1),
             InboxEvent::Taken { to } => self.taken_to = *to,
             InboxEvent::Parked { sequence, subject, reason, .. } => {
                 self.letters += 1;
@@ -100,11 +106,14 @@ impl Apply for Journal {
 /// What can't be done to an inbox.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
-    #[error("the inbox reads another feed by now")]
+    #[error("the inbox was rewound, or reads another feed by now")]
     OtherFeed,
     #[error("the letter is not there")]
     NoLetter,
 }
+
+/// What an event of the journal has beside a message, at most: its names and keys.
+const EVENT_BYTES: usize = 1_024;
 
 /// A message to be parked.
 #[derive(Clone, Debug)]
@@ -115,18 +124,53 @@ pub(crate) struct Park {
     pub payload: String,
 }
 
+impl Park {
+    /// About the bytes of its event, rather too many.
+    fn size(&self) -> usize {
+        let text = |text: &str| serde_json::to_string(text).map_or(text.len(), |json| json.len());
+        EVENT_BYTES + text(&self.subject) + self.reason.as_deref().map_or(0, text) + text(&self.payload)
+    }
+}
+
+/// What is parked, in appends that the store takes; what is too large for an event by itself, so that what comes before it
+/// is parked.
+pub(crate) fn portions(parks: Vec<Park>, limits: &Limits) -> Vec<Vec<Park>> {
+    let (mut portions, mut bytes): (Vec<Vec<Park>>, usize) = Default::default();
+    for park in parks {
+        let size = park.size();
+        bytes += size;
+        // Room for the journal's other events.
+        let fits = bytes + 2 * EVENT_BYTES <= limits.append_bytes_max() && size <= limits.event_bytes_max();
+        match portions.last_mut() {
+            Some(portion) if fits => portion.push(park),
+            _ => {
+                portions.push(vec![park]);
+                bytes = size;
+            }
+        }
+    }
+    portions
+}
+
 /// Messages up to a place are dealt with: all but these, which are parked.
 pub(crate) struct Take {
     pub to: Place,
+    /// How often the inbox had begun anew when these were read: what was read before the last time doesn't count.
+    pub rewinds: u64,
     pub parked: Vec<Park>,
 }
 
 /// What another process has taken in the meantime stays as it has left it.
 impl Handle<Take> for Journal {
     type Error = JournalError;
-    fn handle(&self, Take { to, parked }: &Take, _: &Context<Self>) -> Result<Events<InboxEvent>, JournalError> {
+    fn handle(
+        &self,
+        Take { to, rewinds, parked }: &Take,
+        _: &Context<Self>,
+    ) -> Result<Events<InboxEvent>, JournalError> {
         let mut events = Vec::new();
         match &self.feed {
+            _ if *rewinds != self.rewinds => return Err(JournalError::OtherFeed),
             Some(feed) if *feed != to.feed => return Err(JournalError::OtherFeed),
             Some(_) => {}
             None => events.push(InboxEvent::Began { feed: to.feed.clone() }),

@@ -13,13 +13,13 @@ use tokio::{
 
 use super::{
     Command, InboxState, InboxStatus, LETTERS_MAX, Parked, Receive,
-    journal::{End, InboxEvent, Journal, JournalError, Letter, Park, Rewind, Take},
+    journal::{End, InboxEvent, Journal, JournalError, Letter, Park, Rewind, Take, portions},
 };
-use crate::{Delivery, Feed, FeedError, Message, Place};
+use crate::{Delivery, Feed, FeedError, Message, Place, broker::told};
 
 /// How often it is written down how far the feed was taken.
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
-/// The most messages of a batch, and about the most bytes: what is parked of it fits into an append.
+/// The most messages of a batch, and about the most bytes.
 const BATCH_MESSAGES_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -32,6 +32,7 @@ pub(super) struct Work<R, F> {
     place: Option<Place>,
     parked: Parked,
     letters: usize,
+    rewinds: u64,
     written_to: Option<Place>,
     written_at: Instant,
     outages: u32,
@@ -88,6 +89,7 @@ impl<R: Receive, F: Feed> Work<R, F> {
             place,
             parked,
             letters: 0,
+            rewinds: 0,
             written_to: None,
             written_at,
             outages: 0,
@@ -127,7 +129,7 @@ impl<R: Receive, F: Feed> Work<R, F> {
 
     /// Reads the feed from where the journal is, until it is told to drain.
     async fn read(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), Trouble> {
-        self.write(Vec::new()).await?;
+        self.write().await?;
         self.load().await?;
         let mut feed = self.feed.read(self.place.as_ref()).await?;
         self.tell(|status| status.state = InboxState::Running);
@@ -140,7 +142,7 @@ impl<R: Receive, F: Feed> Work<R, F> {
                         return Ok(());
                     }
                 }
-                () = wake(due) => self.write(Vec::new()).await?,
+                () = wake(due) => self.write().await?,
                 first = feed.next() => {
                     let first = first.unwrap_or_else(|| Err(FeedError::unavailable("it has ended", "no reason given")))?;
                     let (batch, error) = gather(first, &mut feed);
@@ -156,29 +158,59 @@ impl<R: Receive, F: Feed> Work<R, F> {
     /// Where it stands by the journal.
     async fn load(&mut self) -> Result<(), Trouble> {
         let journal = self.journals.load(R::NAME).await?;
-        (self.place, self.written_to) = (journal.place(), journal.place());
+        (self.place, self.written_to, self.rewinds) = (journal.place(), journal.place(), journal.rewinds());
         (self.parked, self.letters) = (journal.parked_subjects(), journal.parked_count());
         metrics::gauge!("indelible_inbox_parked", "inbox" => R::NAME).set(self.letters as f64);
         self.tell(|_| {});
         Ok(())
     }
 
-    /// Writes down how far the feed was taken, with what is parked of it.
-    async fn write(&mut self, parked: Vec<Park>) -> Result<(), Trouble> {
-        let Some(to) = self.place.clone().filter(|_| self.place != self.written_to) else { return Ok(()) };
-        let parks = !parked.is_empty();
-        if let Err(error) = self.journals.execute(R::NAME, Take { to: to.clone(), parked }).await {
+    /// As [`load`](Self::load), while the feed is read: not on, where another process has begun anew.
+    async fn reload(&mut self) -> Result<(), Trouble> {
+        let rewinds = self.rewinds;
+        self.load().await?;
+        if self.rewinds == rewinds { Ok(()) } else { Err(Trouble::Again) }
+    }
+
+    /// Writes down how far the feed was taken.
+    async fn write(&mut self) -> Result<(), Trouble> {
+        match self.place.clone().filter(|_| self.place != self.written_to) {
+            Some(to) => self.advance(to, Vec::new()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Has it written down that the feed was taken so far, but for what is parked, and goes there only then: what could not
+    /// be parked must come again.
+    async fn advance(&mut self, to: Place, parked: Vec<Park>) -> Result<(), Trouble> {
+        let take = Take { to: to.clone(), rewinds: self.rewinds, parked: parked.clone() };
+        if let Err(error) = self.journals.execute(R::NAME, take).await {
             if error.is_rejected() {
                 // Another process has begun anew: the journal knows from where.
                 (self.place, self.written_to) = (None, None);
             }
             return Err(error.into());
         }
-        (self.written_to, self.written_at) = (Some(to), Instant::now());
-        if parks {
-            self.load().await?;
+        (self.place, self.written_to, self.written_at) = (Some(to.clone()), Some(to), Instant::now());
+        for park in &parked {
+            tracing::warn!(
+                inbox = R::NAME,
+                subject = park.subject,
+                sequence = park.sequence,
+                reason = park.reason,
+                "a message was parked"
+            );
+        }
+        if !parked.is_empty() {
+            self.count("parked", parked.len() as u64);
+            self.reload().await?;
         }
         Ok(())
+    }
+
+    /// Whether a place is behind what was taken.
+    fn is_further(&self, to: &Place) -> bool {
+        self.place.as_ref().is_none_or(|place| place.feed != to.feed || place.sequence < to.sequence)
     }
 
     async fn take(&mut self, batch: Vec<Delivery>) -> Result<(), Trouble> {
@@ -186,7 +218,7 @@ impl<R: Receive, F: Feed> Work<R, F> {
         #[cfg(feature = "bugs")]
         if crate::bugs::is(crate::bugs::Bug::TakenBeforeReceived) {
             self.place = Some(last.clone());
-            self.write(Vec::new()).await?;
+            self.write().await?;
         }
         let (mut runs, mut known): (Vec<Vec<Delivery>>, HashMap<String, usize>) = Default::default();
         for delivery in batch {
@@ -219,22 +251,18 @@ impl<R: Receive, F: Feed> Work<R, F> {
             None => last,
         };
         parks.retain(|park| park.sequence <= to.sequence);
-        for park in &parks {
-            tracing::warn!(
-                inbox = R::NAME,
-                subject = park.subject,
-                sequence = park.sequence,
-                reason = park.reason,
-                "a message was parked"
-            );
+        for parks in portions(parks, self.store.limits()) {
+            // What comes before the first of the batch was taken before.
+            match parks.last().map(|park| Place { sequence: park.sequence, ..to.clone() }) {
+                Some(reached) if self.is_further(&reached) => self.advance(reached, parks).await?,
+                _ => {}
+            }
         }
-        self.count("parked", parks.len() as u64);
-        // What comes before the first of the batch was taken before.
-        if self.place.as_ref().is_none_or(|place| place.feed != to.feed || place.sequence < to.sequence) {
+        if self.is_further(&to) {
             self.place = Some(to);
         }
-        if !parks.is_empty() || left.is_some() || self.written_at.elapsed() >= WRITTEN_EVERY {
-            self.write(parks).await?;
+        if left.is_some() || self.written_at.elapsed() >= WRITTEN_EVERY {
+            self.write().await?;
         }
         self.tell(|_| {});
         match left {
@@ -304,10 +332,11 @@ impl<R: Receive, F: Feed> Work<R, F> {
     /// Receives a message, with retries.
     async fn receive(&self, payload: &[u8]) -> Result<Received, NotReceived> {
         let message = Message::read(payload).map_err(|error| NotReceived::Failed(error.to_string()))?;
-        let (event_type, version) = (message.event_type(), message.version());
+        let event_type = message.event_type();
         let Some((_, newest)) = R::KNOWS.iter().find(|(known, _)| *known == event_type) else {
             return Ok(Received::Passed);
         };
+        let version = message.version().map_err(|error| NotReceived::Failed(error.to_string()))?;
         if version > *newest {
             let newer = format!("{event_type} has version {version}, and {newest} is the newest that is known");
             return Err(NotReceived::Failed(newer));
@@ -342,7 +371,7 @@ impl<R: Receive, F: Feed> Work<R, F> {
         match command {
             Command::Drain => {
                 // What can't be written comes again.
-                let _ = self.write(Vec::new()).await;
+                let _ = self.write().await;
                 return Ok(true);
             }
             Command::Restart => return Err(Trouble::Again),
@@ -356,14 +385,14 @@ impl<R: Receive, F: Feed> Work<R, F> {
             Command::Redrive(subject, answer) => {
                 let redriven = self.redrive(&subject).await;
                 let _ = answer.send(redriven);
-                self.write(Vec::new()).await?;
-                self.load().await?;
+                self.write().await?;
+                self.reload().await?;
             }
             Command::Discard(letter, reason, answer) => {
                 let discarded = self.journals.execute(R::NAME, End { letter, discarded: Some(reason) }).await;
                 let _ = answer.send(discarded.map(|_| ()).map_err(Into::into));
-                self.write(Vec::new()).await?;
-                self.load().await?;
+                self.write().await?;
+                self.reload().await?;
             }
         }
         Ok(false)
@@ -456,33 +485,28 @@ async fn wake(at: Option<Instant>) {
     }
 }
 
-fn told(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ").into()
-}
-
 impl From<FeedError> for Trouble {
     fn from(error: FeedError) -> Self {
         match error {
-            FeedError::Unavailable { .. } => Self::Outage(told(&error)),
-            FeedError::Lost { .. } => Self::Stop(told(&error)),
+            FeedError::Unavailable { .. } => Self::Outage(told(&error).into()),
+            FeedError::Lost { .. } => Self::Stop(told(&error).into()),
         }
     }
 }
 impl From<LoadError> for Trouble {
     fn from(error: LoadError) -> Self {
         match &error {
-            LoadError::Store(store) if is_outage(store) => Self::Outage(told(&error)),
-            _ => Self::Stop(told(&error)),
+            LoadError::Store(store) if is_outage(store) => Self::Outage(told(&error).into()),
+            _ => Self::Stop(told(&error).into()),
         }
     }
 }
 impl From<CommandError<JournalError>> for Trouble {
     fn from(error: CommandError<JournalError>) -> Self {
         match &error {
-            CommandError::Store(store) if !is_outage(store) => Self::Stop(told(&error)),
-            CommandError::Encode(_) | CommandError::Decode(_) => Self::Stop(told(&error)),
-            _ => Self::Outage(told(&error)),
+            CommandError::Store(store) if !is_outage(store) => Self::Stop(told(&error).into()),
+            CommandError::Encode(_) | CommandError::Decode(_) => Self::Stop(told(&error).into()),
+            _ => Self::Outage(told(&error).into()),
         }
     }
 }

@@ -134,6 +134,26 @@ async fn what_an_inbox_does_not_understand_is_counted_or_parked() {
     assert_eq!(told(&store, "a").await, [1, 3, 4, 5, 6]);
 }
 
+/// What others mean by an extension of the same name is in nobody's way, but where it says how to read what is known.
+#[tokio::test(start_paused = true)]
+async fn extensions_may_mean_something_else() {
+    let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
+    let odd = |number, schema: &str| {
+        let more = format!(r#""streamversion":{{}},"correlationid":7,"schemaversion":{schema},"#);
+        measured("a", 1, number).replace(r#""schemaversion":1,"#, &more)
+    };
+    broker.put("gauge-a", odd(1, "1"));
+    broker.put("gauge-a", odd(2, r#""v2.1""#).replace("test.measured", "test.whatever"));
+    broker.put("gauge-a", odd(3, r#""1""#));
+    broker.put("gauge-a", odd(4, r#""v2.1""#));
+    let inbox = caught_up(&store, &broker, 4, Mirrors::new(&store)).await;
+    let status = inbox.status();
+    assert_eq!((status.received, status.passed, status.parked), (2, 1, 1));
+    assert_eq!(told(&store, "a").await, [1, 3]);
+    let letters = inbox.letters().await.unwrap();
+    assert!(letters[0].reason.as_ref().unwrap().contains(r#"schemaversion "v2.1""#), "{letters:?}");
+}
+
 /// Receives nothing of what is odd, until it is told to.
 struct Picky {
     parks: &'static str,

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use indelible_core::store::memory::MemoryStore;
 use indelible_publishing::{
-    Inbox, InboxState, RunningInbox,
+    Delivery, Feed, FeedError, Inbox, InboxState, Place, RunningInbox,
     testing::{MemoryBroker, killed::Mirrors},
 };
 
@@ -72,4 +76,37 @@ async fn several_processes_may_run_an_inbox() {
         letters.iter().map(|letter| letter.sequence).collect::<Vec<_>>(),
         (150..=200).map(|n| 2 * n).collect::<Vec<_>>()
     );
+}
+
+/// Says nothing.
+struct Silent;
+
+impl Feed for Silent {
+    async fn read(&self, _: Option<&Place>) -> Result<BoxStream<'static, Result<Delivery, FeedError>>, FeedError> {
+        Ok(stream::pending().boxed())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewind_is_not_undone_by_another_process() {
+    for looks in [false, true] {
+        let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
+        let mut other = start(&store, &broker);
+        (1..=4).for_each(|number| broker.put("gauge-a", measured("a", 1, number)));
+        taken(&mut other, 4).await;
+        // Until it has written that down.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let one = Inbox::new(&store, Silent, Mirrors::new(&store)).start().unwrap();
+        one.rewind().await.unwrap();
+        drop(one);
+        if looks {
+            // It looks into the journal before it writes, and must not take that for its own.
+            assert!(other.discard(1, "none").await.is_err());
+        }
+        broker.put("gauge-a", measured("a", 1, 5));
+        let anew = other.until(|status| status.received >= 4 + 5, SOON).await;
+        assert!(anew.is_some(), "{looks}: {:?}", other.status());
+        taken(&mut other, 5).await;
+        assert_eq!(told(&store, "a").await, [1, 2, 3, 4, 5]);
+    }
 }

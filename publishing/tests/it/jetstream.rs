@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use indelible_core::{
     Append, Category, Cause, ContentType, EventStore, NewEvent, Position, StreamId, store::memory::MemoryStore,
 };
@@ -11,7 +11,7 @@ use indelible_projections::{
     memory::MemoryModel,
 };
 use indelible_publishing::{
-    Feed, InboxState, IntegrationEvent, Publish, Publisher, RunningInbox,
+    Delivery, Feed, FeedError, InboxState, IntegrationEvent, Publish, Publisher, RunningInbox,
     nats::{
         JetStream,
         async_nats::{self, jetstream},
@@ -209,4 +209,67 @@ async fn a_server_that_has_lost_its_store_is_not_passed_over() {
     let all = stream.last().await.unwrap();
     taken(&mut inbox, all).await;
     println!("{:?}", judge(&log, &consumer).await.unwrap());
+}
+
+/// Puts messages there, of so many bytes each.
+async fn put(server: &NatsServer, messages: u64, bytes: usize) -> jetstream::stream::Stream {
+    let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let sent = futures::stream::iter(0..messages).map(|_| async {
+        context.publish("measurements.gauge.a", vec![b'x'; bytes].into()).await.unwrap().await.unwrap()
+    });
+    sent.buffer_unordered(16).collect::<Vec<_>>().await;
+    context.get_stream("measurements").await.unwrap()
+}
+
+/// The next one, soon.
+async fn next(feed: &mut BoxStream<'static, Result<Delivery, FeedError>>) -> Result<u64, FeedError> {
+    let next = tokio::time::timeout(Duration::from_secs(10), feed.next()).await.expect("something comes");
+    Ok(next.expect("a feed has no end")?.place.sequence)
+}
+
+#[tokio::test]
+async fn who_reads_slowly_misses_nothing() {
+    let (server, stream, _dir) = server().await;
+    put(&server, 20, 10).await;
+    let mut feed = stream.read(None).await.unwrap();
+    assert_eq!(next(&mut feed).await.unwrap(), 1);
+    // Longer than the client's timer: the time passes at once.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    assert!(matches!(next(&mut feed).await, Err(FeedError::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn what_is_dropped_ahead_of_a_reader_is_noticed_and_what_is_deleted_passed_over() {
+    let (server, stream, _dir) = server().await;
+    let admin = put(&server, 1_200, 10).await;
+    let mut feed = stream.read(None).await.unwrap();
+    assert_eq!(next(&mut feed).await.unwrap(), 1);
+    // All that was asked for at once is on its way, or here.
+    admin.delete_message(600).await.unwrap();
+    for expected in (2..600).chain(601..=605) {
+        assert_eq!(next(&mut feed).await.unwrap(), expected);
+    }
+    admin.purge().sequence(1_100).await.unwrap();
+    let lost = loop {
+        match next(&mut feed).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&lost, FeedError::Lost { what } if what.contains("begins at 1100")), "{lost}");
+    let all: Vec<_> = stream.read(None).await.unwrap().take(101).try_collect().await.unwrap();
+    assert_eq!((all[0].place.sequence, all[100].place.sequence), (1_100, 1_200));
+}
+
+/// More bytes than are asked for at once, and each of the messages as large as the server takes.
+#[tokio::test]
+async fn large_messages_come_too() {
+    let (server, stream, _dir) = server().await;
+    put(&server, 12, 1024 * 1024).await;
+    let mut feed = stream.read(None).await.unwrap();
+    for expected in 1..=12 {
+        assert_eq!(next(&mut feed).await.unwrap(), expected);
+    }
 }

@@ -1,9 +1,12 @@
 //! Once, and in order, whatever the broker loses and repeats, and whenever an inbox is lost. And that these tests would see
 //! it otherwise.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use indelible_core::{CommandContext, EventStore, store::memory::MemoryStore};
+use indelible_core::{Append, CommandContext, ContentType, EventStore, NewEvent, store::memory::MemoryStore};
 use indelible_projections::{Waited, Worker, memory::MemoryModel};
 use indelible_publishing::{
     Inbox, Message, Publisher, Receive,
@@ -89,6 +92,54 @@ async fn seeded_bugs_are_caught() {
         let wrong = judged.expect("it ends").expect_err(&format!("{bug:?} went unseen"));
         println!("{bug:?}: {wrong}");
     }
+}
+
+/// What a process that is killed has published is known behind each batch, which is no longer than what may be under way.
+#[tokio::test(start_paused = true)]
+async fn a_killed_publisher_repeats_no_more_than_a_batch() {
+    let (log, model) = (MemoryStore::new(), MemoryModel::new());
+    Writer::new(5, GAUGES).write(&log, 950).await;
+    let mut taken = 0;
+    let broker = MemoryBroker::failing(move |_| {
+        taken += 1;
+        if taken <= 700 { Fault::None } else { Fault::Lost }
+    });
+    let publisher = Publisher::new(&log, broker.clone(), Measurements);
+    let running = Worker::new(&log).add(&model, publisher).start().await.unwrap();
+    while broker.messages().len() < 700 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    drop(running);
+    let again = MemoryBroker::new();
+    let publisher = Publisher::new(&log, again.clone(), Measurements);
+    let running = Worker::new(&log).add(&model, publisher).start().await.unwrap();
+    assert_eq!(running.wait_for(&log.head().await.unwrap(), SOON).await.unwrap(), Waited::Reached);
+    let mut ids: Vec<_> = broker.messages().iter().chain(&again.messages()).map(|m| m.id().to_owned()).collect();
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert!((1..=256).contains(&(all - ids.len())), "{} came again", all - ids.len());
+}
+
+/// Events of two stores may have the same id: it is made of the stream and the command's key.
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_two_stores_differ() {
+    let keys: Arc<Mutex<Vec<String>>> = Arc::default();
+    let event = NewEvent::new("Rumoured".parse().unwrap(), ContentType::JSON, r#"{"value":1}"#);
+    for _ in 0..2 {
+        let log = MemoryStore::new();
+        log.append(Append::new().event("gauge-a".parse().unwrap(), event.clone())).await.unwrap();
+        let seen = keys.clone();
+        let broker = MemoryBroker::failing(move |message| {
+            seen.lock().unwrap().push(message.key().to_owned());
+            Fault::None
+        });
+        let publisher = Publisher::new(&log, broker, Measurements);
+        let running = Worker::new(&log).add(&MemoryModel::new(), publisher).start().await.unwrap();
+        assert_eq!(running.wait_for(&log.head().await.unwrap(), SOON).await.unwrap(), Waited::Reached);
+    }
+    let keys = keys.lock().unwrap();
+    assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
 }
 
 /// An outbox leaves nothing out.

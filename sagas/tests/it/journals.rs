@@ -181,10 +181,12 @@ async fn keys_are_told_apart() {
     assert!(outside.happened().contains("named-1/pay/undo"));
 }
 
-/// A store that has no room has done nothing, so no attempt is counted.
+/// A store that has no room, or is away, has done nothing, so no attempt is counted.
 #[test]
-fn an_overloaded_store_is_tried_later() {
-    let error = StoreError::Overloaded { what: "the queue".into() };
-    let failure = Failure::from(CommandError::<std::convert::Infallible>::Store(error));
-    assert_eq!(failure, Failure::NotNow(Duration::from_secs(1)));
+fn a_store_that_has_written_nothing_is_tried_later() {
+    for error in [StoreError::Overloaded { what: "the queue".into() }, StoreError::unavailable("a test", "it is away")]
+    {
+        let failure = Failure::from(CommandError::<std::convert::Infallible>::Store(error));
+        assert_eq!(failure, Failure::NotNow(Duration::from_secs(1)));
+    }
 }
