@@ -138,7 +138,8 @@ const ZOO: &[Hunt] = &[
         fault: "any calls",
         bug: "index-forgets-tags",
         test: "against_memory::both_stores_answer_alike",
-        settings: &[("INDELIBLE_MEMORY_SEQUENCES", "3")],
+        // From these numbers an answer shows it; from others, what is verified behind the answers may show it first.
+        settings: &[("INDELIBLE_MEMORY_SEQUENCES", "3"), ("INDELIBLE_SEED", "2")],
         says: "left == right",
         is_long: false,
     },
