@@ -40,6 +40,10 @@ use crate::{
     encode::{Encoder, payload},
 };
 
+mod layer;
+
+pub use layer::Layer;
+
 /// An aggregate to which these events happened.
 ///
 /// # Panics

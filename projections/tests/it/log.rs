@@ -9,9 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use indelible_core::{store::memory::MemoryStore, *};
+use indelible_core::{store::memory::MemoryStore, testing::Layer, *};
 use indelible_projections::{memory::MemoryModel, *};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use crate::{chaos::Chaos, fixture::*};
 
@@ -24,7 +24,10 @@ struct Hesitant {
 }
 
 #[async_trait]
-impl EventStore for Hesitant {
+impl Layer for Hesitant {
+    fn beneath(&self) -> &dyn Store {
+        &self.log
+    }
     async fn check(&self, token: &Token) -> Result<(), StoreError> {
         if self.hangs {
             std::future::pending::<()>().await;
@@ -33,70 +36,6 @@ impl EventStore for Hesitant {
             Ok(_) => Err(StoreError::unavailable("a test", "it is away")),
             Err(_) => self.log.check(token).await,
         }
-    }
-    fn id(&self) -> StoreId {
-        self.log.id()
-    }
-    fn limits(&self) -> &Limits {
-        self.log.limits()
-    }
-    async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {
-        self.log.append(append).await
-    }
-    async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
-        self.log.read_stream(read).await
-    }
-    async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
-        self.log.read_log(read).await
-    }
-    async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
-        self.log.event(id).await
-    }
-    async fn head(&self) -> Result<Token, StoreError> {
-        self.log.head().await
-    }
-    async fn token(&self, position: Position) -> Result<Token, StoreError> {
-        self.log.token(position).await
-    }
-    async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
-        self.log.stream_head(stream).await
-    }
-    async fn streams(
-        &self,
-        category: Option<&Category>,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamId>, StoreError> {
-        self.log.streams(category, after, limit).await
-    }
-    async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError> {
-        self.log.categories(after, limit).await
-    }
-    fn published(&self) -> watch::Receiver<Position> {
-        self.log.published()
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for Hesitant {
-    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
-        self.log.load_snapshot(stream).await
-    }
-    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.log.save_snapshot(snapshot).await
-    }
-    async fn delete_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
-        self.log.delete_snapshot(stream).await
-    }
-}
-
-#[async_trait]
-impl CheckpointStore for Hesitant {
-    async fn load_checkpoint(&self, reader: &str) -> Result<Option<Token>, StoreError> {
-        self.log.load_checkpoint(reader).await
-    }
-    async fn save_checkpoint(&self, reader: &str, token: Token) -> Result<(), StoreError> {
-        self.log.save_checkpoint(reader, token).await
     }
 }
 

@@ -10,11 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    AnyStore, Append, AppendOutcome, Category, CheckpointStore, EventId, EventStore, Limits, Page, Position, ReadLog,
-    ReadStream, RecordedEvent, Snapshot, SnapshotStore, StoreError, StoreId, StreamHead, StreamId, Timestamp, Token,
-    Version,
+    AnyStore, Append, AppendOutcome, EventId, RecordedEvent, Store, StoreError, Timestamp, testing::Layer,
 };
-use tokio::sync::watch;
 
 /// The moments of a run at which its process may die.
 #[derive(Debug, Default)]
@@ -96,12 +93,9 @@ impl MortalStore {
 }
 
 #[async_trait]
-impl EventStore for MortalStore {
-    fn id(&self) -> StoreId {
-        self.log.id()
-    }
-    fn limits(&self) -> &Limits {
-        self.log.limits()
+impl Layer for MortalStore {
+    fn beneath(&self) -> &dyn Store {
+        &*self.log
     }
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {
         self.moments.pass().await;
@@ -113,60 +107,5 @@ impl EventStore for MortalStore {
         }
         self.moments.pass().await;
         Ok(outcome)
-    }
-    async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
-        self.log.read_stream(read).await
-    }
-    async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
-        self.log.read_log(read).await
-    }
-    async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
-        self.log.event(id).await
-    }
-    async fn head(&self) -> Result<Token, StoreError> {
-        self.log.head().await
-    }
-    async fn token(&self, position: Position) -> Result<Token, StoreError> {
-        self.log.token(position).await
-    }
-    async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
-        self.log.stream_head(stream).await
-    }
-    async fn streams(
-        &self,
-        category: Option<&Category>,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamId>, StoreError> {
-        self.log.streams(category, after, limit).await
-    }
-    async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError> {
-        self.log.categories(after, limit).await
-    }
-    fn published(&self) -> watch::Receiver<Position> {
-        self.log.published()
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for MortalStore {
-    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
-        self.log.load_snapshot(stream).await
-    }
-    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.log.save_snapshot(snapshot).await
-    }
-    async fn delete_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
-        self.log.delete_snapshot(stream).await
-    }
-}
-
-#[async_trait]
-impl CheckpointStore for MortalStore {
-    async fn load_checkpoint(&self, reader: &str) -> Result<Option<Token>, StoreError> {
-        self.log.load_checkpoint(reader).await
-    }
-    async fn save_checkpoint(&self, reader: &str, token: Token) -> Result<(), StoreError> {
-        self.log.save_checkpoint(reader, token).await
     }
 }
