@@ -15,7 +15,7 @@ use crate::{
     writing::{SOON, append, appended, client, event, log, stream},
 };
 
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The server hangs: the kernel takes connections for it, and nobody answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,12 +39,13 @@ async fn a_server_that_hangs_keeps_nobody() {
     assert!(started.elapsed() < 8 * PATIENCE, "four calls took {:?}", started.elapsed());
 
     // What waits behind many others is answered as soon as they are: its patience has ended as theirs did.
-    let started = Instant::now();
     let batches = (0..12).map(|n| {
         let events = (0..4_000).map(|_| event("Written"));
-        store.append(Append::to(stream(&format!("b-{n}")), ExpectedVersion::Any, events))
+        Append::to(stream(&format!("b-{n}")), ExpectedVersion::Any, events)
     });
-    for told in join_all(batches).await {
+    let batches: Vec<Append> = batches.collect();
+    let started = Instant::now();
+    for told in join_all(batches.into_iter().map(|batch| store.append(batch))).await {
         assert!(matches!(told, Err(StoreError::Unavailable { .. })), "{told:?}");
     }
     assert!(started.elapsed() < 6 * PATIENCE, "twelve batches took {:?}", started.elapsed());
