@@ -114,6 +114,8 @@ async fn a_slow_disk_makes_callers_wait_or_tells_them() {
     Line::new(FAULT, 1, 1, &verdict, &controls).print();
     assert!(verdict.is_clean(), "{verdict}");
     assert!(file_ms >= 20, "the disk is not slow");
-    assert!(!overloaded.is_empty() && done.len() > 100, "nothing was overloaded, or everything: {controls}");
+    // What the queue holds at first is written, however slow all is.
+    let least = QUEUE_BYTES / EVENT_BYTES / 2;
+    assert!(!overloaded.is_empty() && done.len() > least, "nothing was overloaded, or everything: {controls}");
     drop(disk);
 }
