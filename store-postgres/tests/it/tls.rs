@@ -52,12 +52,27 @@ impl Authority {
         for name in ["server.key", "server.crt"] {
             cluster.write(name, &std::fs::read_to_string(dir.join(name)).unwrap());
         }
-        let admin = client(&cluster.url()).await;
+        let (admin, before) = (client(&cluster.url()).await, loaded_at(cluster).await);
         admin.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
         admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-        // It takes the new ones when it comes to it.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        is_reloaded(cluster, &before).await;
     }
+}
+
+/// When the server has read its configuration last, with all that belongs to it.
+async fn loaded_at(cluster: &Cluster) -> String {
+    let row = client(&cluster.url()).await.query_one("SELECT pg_conf_load_time()::text", &[]).await.unwrap();
+    row.get::<_, String>(0)
+}
+
+/// It takes what is new when it comes to it.
+async fn is_reloaded(cluster: &Cluster, before: &str) {
+    let reloaded = async {
+        while loaded_at(cluster).await == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, reloaded).await.expect("it reads its configuration again");
 }
 
 async fn open(url: &str, authority: Option<&Authority>) -> Result<PostgresStore, OpenError> {
@@ -114,7 +129,12 @@ async fn tls_is_with_whom_was_meant() {
     let store = open(&url("sslmode=require"), Some(&right)).await.unwrap();
     cluster.write("pg_hba.conf", "hostnossl all all all reject\nhostssl all all all trust\n");
     cluster.reload();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let reloaded = async {
+        while open(&url("sslmode=disable"), None).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, reloaded).await.expect("it takes TLS only");
     refused("TLS is asked for", "sslmode=disable", None).await;
     appended(&store, append("a-2", 0)).await;
 
@@ -166,9 +186,10 @@ async fn no_password_is_told() {
     let revoke = |password: &str| format!("ALTER ROLE shop PASSWORD '{password}'");
     admin.batch_execute("CREATE ROLE shop LOGIN; CREATE SCHEMA indelible AUTHORIZATION shop").await.unwrap();
     admin.batch_execute(&revoke(SECRET)).await.unwrap();
+    let before = loaded_at(&cluster).await;
     cluster.write("pg_hba.conf", "host all postgres all trust\nhost all shop all scram-sha-256\n");
     cluster.reload();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    is_reloaded(&cluster, &before).await;
     let url = cluster.url().replace("postgres@", &format!("shop:{SECRET}@"));
 
     let mut told = Vec::new();
