@@ -295,11 +295,11 @@ async fn a_deadline_holds_while_it_is_decided() {
 async fn an_answer_that_comes_late_is_still_an_answer() {
     let store = Watched::intercepting(|_, _, _| {
         Box::pin(async move {
-            std::thread::sleep(Duration::from_millis(60));
+            std::thread::sleep(Duration::from_millis(600));
             Err(StoreError::Overloaded { what: "the queue".into() })
         })
     });
-    let soon = CommandContext::new().with_timeout(Duration::from_millis(30));
+    let soon = CommandContext::new().with_timeout(Duration::from_millis(500));
     let error = Repository::<Account>::new(&store).execute("a", Deposit(1)).with(soon).await.unwrap_err();
     assert!(matches!(error, CommandError::Store(StoreError::Overloaded { .. })), "{error}");
     assert_eq!(store.appends.load(Relaxed), 1);
