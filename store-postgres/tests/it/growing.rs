@@ -94,8 +94,16 @@ async fn grow(through: &str, store: &PostgresStore, fresh: impl AsyncFn() -> Pos
         }
         paces.push((written - part) as f64 / started.elapsed().as_secs_f64());
     }
-    let (what, old) = longest(store, written).await;
-    let (_, new) = longest(&fresh().await, written).await;
+    let mut tries = 0;
+    // A plan that is wrong is slow each time, a machine that is busy is not.
+    let (what, old, new) = loop {
+        let (what, old) = longest(store, written).await;
+        let (_, new) = longest(&fresh().await, written).await;
+        tries += 1;
+        if old < SLOW.max(new * 4) || tries == 5 {
+            break (what, old, new);
+        }
+    };
     let told = format!("{what} takes {old:.1?}; the longest in a fresh session {new:.1?}");
     println!("{written} events: {told}; events/s {paces:.0?}");
     assert!(old < SLOW.max(new * 4), "{what} takes {old:?} in the session that grew the store, {new:?} in another");
