@@ -114,7 +114,7 @@ fn seeded_bugs_of_publishing_are_caught() {
     let all = child::number("INDELIBLE_PUBLISHING_KILLS").is_some();
     let (first, count) = (child::seed() as usize, if all { Bug::ALL.len() } else { 1 });
     for bug in Bug::ALL.into_iter().cycle().skip(first % Bug::ALL.len()).take(count) {
-        let seeds = 1..=5;
+        let seeds = 1..=20;
         let mut wrong = seeds.map(|seed| campaign(seed, 12, 4_000, Some(bug)).0);
         let wrong = wrong.find_map(Result::err).unwrap_or_else(|| panic!("{bug:?} went unseen"));
         println!("{bug:?}: {wrong}");
