@@ -100,7 +100,7 @@ impl Fault for Hang {
     fn strike(&mut self, _: &mut Running, random: &mut StdRng) {
         self.0.pause();
         // Some of it for longer than callers have patience: what was sent is written when nobody waits any more.
-        thread::sleep(random.random_range(PATIENCE / 4..PATIENCE * 2));
+        thread::sleep(random.random_range(PATIENCE / 2..PATIENCE * 3));
         self.0.resume();
     }
 }
