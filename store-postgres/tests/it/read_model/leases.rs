@@ -69,7 +69,7 @@ async fn who_took_a_partition_first_can_commit_nothing_more() {
 
 #[tokio::test]
 async fn a_lease_is_kept_renewed_given_back_and_runs_out() {
-    let lease = Duration::from_millis(1_500);
+    let lease = Duration::from_secs(4);
     let model = short(&shared_url(), lease).await;
     register(&model, &id("p", 1), 2, TABLE).await;
     let take_as = async |name: &str, partition| {
@@ -123,7 +123,7 @@ async fn a_lease_is_kept_renewed_given_back_and_runs_out() {
 /// lease.
 #[tokio::test]
 async fn a_transaction_that_stands_still_keeps_nobody_out() {
-    let lease = Duration::from_millis(1_500);
+    let lease = Duration::from_secs(4);
     let model = short(&shared_url(), lease).await;
     register(&model, &id("p", 1), 1, TABLE).await;
     let claim = take(&model, &id("p", 1), 0, "a").await;
