@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a case waits for what must happen by itself.
-pub(super) const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 pub(super) fn stream(name: &str) -> StreamId {
     name.parse().expect("a stream's name")

@@ -88,7 +88,7 @@ async fn what_is_published_again_counts_once_within_the_servers_window_and_beyon
     let client = async_nats::connect(server.url()).await.unwrap();
     let brief = jetstream::stream::Config { duplicate_window: Duration::from_millis(100), ..stream.config() };
     jetstream::new(client).update_stream(brief).await.unwrap();
-    sleep(Duration::from_millis(300)).await;
+    sleep(Duration::from_secs(2)).await;
     let late = publish(&log, &MemoryModel::new(), stream.clone()).await;
     all_published(&late, &log).await;
     assert_eq!(stream.last().await.unwrap(), 2 * once);
@@ -223,7 +223,7 @@ async fn put(server: &NatsServer, messages: u64, bytes: usize) -> jetstream::str
 
 /// The next one, soon.
 async fn next(feed: &mut BoxStream<'static, Result<Delivery, FeedError>>) -> Result<u64, FeedError> {
-    let next = tokio::time::timeout(Duration::from_secs(10), feed.next()).await.expect("something comes");
+    let next = tokio::time::timeout(Duration::from_secs(30), feed.next()).await.expect("something comes");
     Ok(next.expect("a feed has no end")?.place.sequence)
 }
 

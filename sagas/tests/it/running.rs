@@ -92,7 +92,7 @@ impl Perform<Trip> for Stalls {
 
 #[tokio::test]
 async fn a_zombie_changes_nothing() {
-    let lease = Duration::from_millis(400);
+    let lease = Duration::from_secs(1);
     let booked = |script: Script, what: &str| script.answers(what, [Answer::Done(json!(format!("the {what}")))]);
     let script = ["flight", "hotel", "car"].into_iter().fold(Script::new(), booked);
     let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::new(script));
@@ -100,7 +100,7 @@ async fn a_zombie_changes_nothing() {
         let performer = Stalls { outside: outside.clone(), for_ms };
         SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer)
     };
-    let zombie = worker("zombie", 2_500);
+    let zombie = worker("zombie", 8_000);
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

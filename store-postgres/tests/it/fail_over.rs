@@ -160,7 +160,7 @@ async fn what_an_asynchronous_standby_lacks_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repetition_waits_for_the_standby() {
     let mut pair = tokio::task::spawn_blocking(|| pair(true)).await.unwrap();
-    let options = PostgresStore::options().patience(Duration::from_millis(1_000));
+    let options = PostgresStore::options().patience(Duration::from_secs(4));
     let store = options.open(&pair.primary.url()).await.unwrap();
     appended(&store, append("a-1", 0)).await;
     tokio::task::block_in_place(|| pair.standby.kill());
@@ -232,7 +232,7 @@ async fn a_replica_is_read_from() {
     let store = PostgresStore::open(&primary.url()).await.unwrap();
     let first = appended(&store, append("a-1", 0)).await;
     let replica = tokio::task::block_in_place(|| primary.replica(""));
-    let reading = PostgresStore::options().patience(Duration::from_secs(2)).open(&replica.url()).await.unwrap();
+    let reading = PostgresStore::options().patience(Duration::from_secs(10)).open(&replica.url()).await.unwrap();
     assert_eq!(reading.id(), store.id());
     let mut subscription = Subscription::new(reading.clone(), Filter::all(), StartFrom::Beginning).await.unwrap();
     assert_eq!(subscription.next().await.unwrap(), Delivery::Event(first.events[0].clone()));

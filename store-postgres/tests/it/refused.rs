@@ -56,7 +56,7 @@ async fn a_statement_timeout_is_no_loss() {
     let started = std::time::Instant::now();
     let refused = store.append(append("a-1", 1)).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     other.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
     store.append(append("a-1", 1)).await.unwrap();
     assert_eq!(log(&store).await.len(), 2);
@@ -67,7 +67,7 @@ async fn a_statement_timeout_is_no_loss() {
 #[tokio::test]
 async fn patience_ends() {
     let (url, schema) = (shared_url(), fresh_schema());
-    let options = PostgresStore::options().schema(&schema).patience(Duration::from_secs(3));
+    let options = PostgresStore::options().schema(&schema).patience(Duration::from_secs(5));
     let store = options.open(&url).await.unwrap();
     store.append(append("a-1", 0)).await.unwrap();
     let other = client(&url).await;

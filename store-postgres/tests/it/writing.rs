@@ -11,7 +11,7 @@ use indelible_postgres::PostgresStore;
 use tokio_postgres::{Client, NoTls};
 
 /// How long a test waits for what must happen by itself.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) fn stream(name: &str) -> StreamId {
     name.parse().unwrap()

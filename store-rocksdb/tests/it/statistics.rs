@@ -65,7 +65,7 @@ async fn a_store_that_stopped_itself_says_so() {
     let in_the_way = dir.path().join("ingest");
     fs::write(&in_the_way, "").unwrap();
     write(&store, 0..1).await;
-    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+    let ended = tokio::time::timeout(Duration::from_secs(30), async {
         loop {
             if let Err(error) = subscription.next().await {
                 break error;

@@ -56,7 +56,7 @@ impl Workload {
 }
 
 /// How long subscribers may take to see the end of a log that no longer grows.
-const END_MAX: Duration = Duration::from_secs(5);
+const END_MAX: Duration = Duration::from_secs(15);
 
 /// Records a [history](record_history) on an empty store, and checks it.
 ///

@@ -216,4 +216,4 @@ pub(crate) async fn check(client: &mut Client, model: &str, events: &[Known]) ->
     positions.values().sum()
 }
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);

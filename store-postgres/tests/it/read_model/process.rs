@@ -114,7 +114,7 @@ impl Site {
 
 /// How long it may take to project so many events.
 pub(super) fn patience(events: u64) -> Duration {
-    30 * SOON + Duration::from_millis(events)
+    10 * SOON + Duration::from_millis(events)
 }
 
 /// A worker in a process of its own, which dies with this.
