@@ -1,8 +1,11 @@
 //! The store keeps the contract.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
-use indelible_core::{AnyStore, Limits, conformance::Harness};
+use indelible_core::{
+    AnyStore, Limits,
+    conformance::{CASE_TIME_MAX, Harness},
+};
 use indelible_rocksdb::{Options, RocksStore};
 use tempfile::TempDir;
 
@@ -31,6 +34,11 @@ impl Rocks {
 
 #[async_trait::async_trait]
 impl Harness for Rocks {
+    /// Cases share the machine with all other tests: this is for those that hang.
+    fn case_time_max(&self) -> Duration {
+        3 * CASE_TIME_MAX
+    }
+
     fn store(&self) -> AnyStore {
         Arc::new(self.store.clone())
     }
