@@ -247,7 +247,8 @@ async fn what_cannot_have_been_is_rejected() {
         println!("{checked}");
     }
     let mut rejected = BTreeMap::<&str, usize>::new();
-    while rejected.values().sum::<usize>() < wanted {
+    let is_over = |tried: usize, changes: usize| tried >= wanted && (changes == CHANGES.len() || tried >= 20 * wanted);
+    while !is_over(rejected.values().sum(), rejected.len()) {
         let (name, change) = CHANGES.choose(random).expect("some");
         let original = histories.choose(random).expect("some");
         let mut history = original.clone();
@@ -261,7 +262,7 @@ async fn what_cannot_have_been_is_rejected() {
             Ok(_) => panic!("seed {seed}: {name}, and nobody noticed: {:?}", history.calls.get(call)),
         }
     }
-    println!("{wanted} of {wanted} changed histories rejected: {rejected:#?}");
+    println!("all changed histories rejected: {rejected:#?}");
     assert_eq!(rejected.len(), CHANGES.len(), "each change was tried: {rejected:?}");
 }
 
