@@ -307,7 +307,7 @@ mod tests {
     }
 
     fn times() -> Times {
-        Times { seconds: Duration::from_millis(200), warm_up: Duration::from_millis(100) }
+        Times { seconds: Duration::from_millis(600), warm_up: Duration::from_millis(100) }
     }
 
     fn job(events: u64, work: Work) -> (tempfile::TempDir, Job) {

@@ -50,7 +50,7 @@ impl Harness for Crashing {
     }
 
     fn case_time_max(&self) -> Duration {
-        4 * CASE_TIME_MAX
+        10 * CASE_TIME_MAX
     }
 }
 
