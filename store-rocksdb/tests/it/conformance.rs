@@ -58,11 +58,13 @@ impl Harness for Rocks {
     }
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with all that is in it, by name: of a store at work the anchor and the index, and then the log, which
+/// must not be behind the anchor.
 pub(crate) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let file = entry.unwrap();
+    let mut files: Vec<_> = fs::read_dir(from).unwrap().map(|file| file.unwrap()).collect();
+    files.sort_by_key(|file| file.file_name());
+    for file in files {
         let target = to.join(file.file_name());
         if file.file_type().unwrap().is_dir() {
             copy_files(&file.path(), &target);
