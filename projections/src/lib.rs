@@ -1,9 +1,22 @@
 //! Projections: read models exactly in step with the log, and the workers that run them.
 //!
 //! An author writes a [`Projection`] and how it is [projected](Project) into a [`ReadModel`]; a [`Worker`] runs any number
-//! of them over a store. What a handler writes and how far it has come are committed together, so that each event counts
-//! once, whenever the worker is killed. [`Running::wait_for`] waits until they have seen an append, and [`Views::wait_for`]
-//! in a process that runs no worker.
+//! of them over a store, and [`Answer`]s are given from what they keep.
+//!
+//! # What is promised
+//!
+//! - **P1 Once.** What a handler writes and how far it has come are committed together, so that each event counts once,
+//!   whenever the worker is killed.
+//! - **P2 In order.** Events come in the [order](Order) of their streams, or of the whole log.
+//! - **P3 Nothing is skipped in silence.** An event that can't be handled is tried again; when no retry helps, its partition
+//!   stops, or it is parked with all that follows it in its stream, as the projection [says](OnFailure).
+//! - **P4 One owner.** Of the workers that share a partition, the one that took it last can commit, and no other.
+//! - **P5 Rebuilt beside.** A new [version](Projection::VERSION) is built beside the current one, which queries see until
+//!   the new one has caught up.
+//! - **P6 Your own writes.** [`Running::wait_for`] waits until the read model has seen an append, and [`Views::wait_for`]
+//!   in a process that runs no worker; both say at once when that will not come about.
+//! - **P7 Seen.** Where each partition is, who owns it, and what keeps it, is told as [status](Running::status), as
+//!   [versions](Running::versions), and as metrics.
 //!
 //! # Metrics
 //!
@@ -15,27 +28,32 @@
 //!
 //! Each batch is a [`tracing`] span `projection batch`, whose field `correlations` names the correlation ids inside.
 
+// In reading order: what an author writes, what it is kept in, what runs it, what asks it.
+mod partition;
 mod projection;
 
 mod at_least_once;
-#[cfg(feature = "bars")]
-pub mod bars;
-#[cfg(feature = "bugs")]
-pub mod bugs;
-mod lease;
 pub mod memory;
-mod partition;
-mod query;
 mod read_model;
+mod table;
+
+mod lease;
 mod runner;
 mod running;
 mod status;
-mod table;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod version;
 mod wait;
 mod worker;
+
+mod query;
+
+#[cfg(feature = "bars")]
+pub mod bars;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+#[cfg(feature = "bugs")]
+pub mod bugs;
 
 /// ```
 /// use indelible_projections::{OnFailure, Order, Projection};

@@ -1,4 +1,4 @@
-//! T21: every poison by every policy. What cannot be handled stops its partition or is parked, with its reason; others go
+//! Every poison by every policy. What cannot be handled stops its partition or is parked, with its reason; others go
 //! on; and nothing is skipped without a record.
 
 use std::{

@@ -1,4 +1,4 @@
-//! T14: random schedules of workers that come, drain, die, stand still beyond their lease and lose their connections, in
+//! Random schedules of workers that come, drain, die, stand still beyond their lease and lose their connections, in
 //! simulated time. Each comes from its seed, and comes again with it.
 
 use std::{
