@@ -138,7 +138,7 @@ pub(crate) fn same_content(data: &[u8], again: &[u8]) -> bool {
     data == again || (data.len() == again.len() && counts(data) == counts(again))
 }
 
-/// Encodes a value and proves that it decodes to the same again (L9).
+/// Encodes a value and proves that it decodes to the same again.
 pub(crate) fn encode_proved<T: serde::Serialize + DeserializeOwned>(
     codec: &dyn Codec,
     value: &T,

@@ -18,7 +18,7 @@ pub(crate) enum PrepareError {
     Store(StoreError),
 }
 
-/// Encodes events, and proves that their encoding decodes again (L9): for the first of each type, and for all of them in
+/// Encodes events, and proves that their encoding decodes again: for the first of each type, and for all of them in
 /// debug builds.
 #[derive(Debug)]
 pub(crate) struct Encoder {

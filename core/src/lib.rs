@@ -7,39 +7,45 @@ extern crate self as indelible_core;
 #[doc(hidden)]
 pub mod __private;
 
+// In reading order: names, what an application writes, what executes it, then writing to a store and reading from it.
 mod text;
 
 mod aggregate;
-mod append;
-#[cfg(feature = "bugs")]
-pub mod bugs;
-mod checkpoint;
-pub mod codec;
-mod command;
-#[cfg(feature = "conformance")]
-pub mod conformance;
-mod context;
 mod decision;
 #[cfg(feature = "derive")]
 mod derive;
-mod encode;
-mod error;
 mod event;
+mod stream;
+mod time;
+
+pub mod codec;
+mod command;
+mod context;
+mod encode;
 mod executor;
 mod load;
-mod query;
-mod queue;
-mod read;
 mod repository;
 mod snapshot;
+mod unit;
+
+mod append;
+mod error;
+mod queue;
 pub mod store;
-mod stream;
+
+mod checkpoint;
+mod query;
+mod read;
 mod subscription;
+mod token;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod time;
-mod token;
-mod unit;
+
+#[cfg(feature = "bugs")]
+pub mod bugs;
 
 pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle, IntoId};
 pub use append::{

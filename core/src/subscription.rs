@@ -88,6 +88,13 @@ enum State {
     Live,
 }
 
+enum Answer {
+    /// What is wanted of the log, up to this head.
+    Page(Page<Position>, Position),
+    Progress(Token),
+    CaughtUp(Token),
+}
+
 /// In a lock that nobody ever waits for: a subscription can be shared so, which a future by itself can't.
 type Asked = Mutex<BoxFuture<'static, Result<Answer, StoreError>>>;
 
@@ -104,13 +111,6 @@ fn ask(question: impl Future<Output = Result<Answer, StoreError>> + Send + 'stat
             _ => Err(StoreError::stopped("the runtime ends")),
         }
     }))
-}
-
-enum Answer {
-    /// What is wanted of the log, up to this head.
-    Page(Page<Position>, Position),
-    Progress(Token),
-    CaughtUp(Token),
 }
 
 impl<S: EventStore> Subscription<S> {

@@ -1,5 +1,5 @@
-//! Reading: pages from indexes, and the rows that they are made of. What is committed is durable, so readers may see all
-//! that the server shows.
+//! Reading: pages from indexes, and the rows that they are made of. Called by the store's handle. What is committed is
+//! durable, so readers may see all that the server shows.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -405,7 +405,7 @@ mod column {
     pub(super) const DATA: usize = 12;
 }
 
-/// What an event counts for in a page.
+/// The event in a row.
 fn decode(row: &Row, kind: Kind) -> Result<RecordedEvent, StoreError> {
     let position = Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned());
     let corrupted = |what: &str, source: Option<indelible_core::Cause>| StoreError::Corrupted {

@@ -1,6 +1,8 @@
 //! The index on the disk: what can be asked beside positions, for all but the log's end, which the [`tail`](crate::tail)
 //! holds. It is made of the log by `index/write.rs`. Events that are read through it are compared with what it names
-//! them by; judging believes it, and `verify` proves it. Its bytes are in `keys`.
+//! them by; judging believes it, and `verify` proves it.
+//!
+//! The numbers of a [series](Series) stand in chunks, each under the last number in it; the keys are in `keys`.
 
 use std::collections::{BTreeSet, VecDeque};
 

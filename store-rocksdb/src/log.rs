@@ -13,6 +13,15 @@ use crate::{
     record::{self, Decoder, Place},
 };
 
+/// How many blocks are read in one go at first, and at most; and how many bytes they have then, if they are like those
+/// before.
+const BATCH_MIN: usize = 8;
+const BATCH_MAX: usize = 128;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How many fetch blocks side by side, and from how many blocks on.
+const FETCHERS: usize = 4;
+const FETCHED_APART_MIN: usize = 32;
+
 /// A walk over blocks, in whatever order of positions; those that follow one another are quickest.
 pub(crate) struct Blocks<'a> {
     entries: DBRawIterator<'a>,
@@ -116,6 +125,7 @@ impl<'a> Events<'a> {
         self.is_sharing = is_sharing;
     }
 
+    /// The event at a position.
     pub(crate) fn at(&mut self, position: Position) -> Result<RecordedEvent, Fault> {
         let damaged = |damage| corrupted(position, damage);
         if !self.is_sharing {
@@ -132,14 +142,14 @@ impl<'a> Events<'a> {
         self.decoder.decode(place, record, |data| value.slice_ref(data)).map_err(damaged)
     }
 
-    pub(crate) fn blocks(&mut self) -> &mut Blocks<'a> {
-        &mut self.blocks
-    }
-
     /// The same, without what only readers need.
     pub(crate) fn head_at(&mut self, position: Position) -> Result<(Version, record::Head<'_>), Fault> {
         let (_, version, record) = self.blocks.entry(position)?;
         Ok((version, record::Head::parse(record).map_err(|damage| corrupted(position, damage))?))
+    }
+
+    pub(crate) fn blocks(&mut self) -> &mut Blocks<'a> {
+        &mut self.blocks
     }
 }
 
@@ -210,15 +220,6 @@ fn fetch<'a>(log: &'a DB, tier: Tier, keys: &[[u8; 8]]) -> Vec<Result<Option<DBP
         found
     })
 }
-
-/// How many fetch blocks side by side, and from how many blocks on.
-const FETCHERS: usize = 4;
-const FETCHED_APART_MIN: usize = 32;
-/// How many blocks are read in one go at first, and at most; and how many bytes they have then, if they are like those
-/// before.
-const BATCH_MIN: usize = 8;
-const BATCH_MAX: usize = 128;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 fn missing(position: Position) -> StoreError {
     StoreError::corrupted(format!("the event at position {position} is missing"))

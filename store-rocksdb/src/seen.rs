@@ -15,7 +15,7 @@ pub(crate) struct Seen {
     pub(crate) tail: Tail,
     /// The last event that is durable, and shown.
     last: RwLock<Place>,
-    /// That of the index's mark.
+    /// No UUIDv7 that begins with more is in the index, by its mark.
     newest: AtomicU64,
 }
 

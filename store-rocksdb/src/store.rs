@@ -1,5 +1,5 @@
-//! The handle: what applications hold. It checks and queues appends for `append`'s sequencer, and gives reads a thread
-//! that may block.
+//! The handle: what applications hold. It checks and queues appends for `append`'s sequencer, and reads in memory, or where
+//! that is not enough on a thread that may block.
 
 use std::{
     fmt,
