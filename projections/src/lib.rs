@@ -10,7 +10,7 @@
 //! - **P2 In order.** Events come in the [order](Order) of their streams, or of the whole log.
 //! - **P3 Nothing is skipped in silence.** An event that can't be handled is tried again; when no retry helps, its partition
 //!   stops, or it is parked with all that follows it in its stream, as the projection [says](OnFailure).
-//! - **P4 One owner.** Of the workers that share a partition, the one that took it last can commit, and no other.
+//! - **P4 One owner.** Of workers that believe a partition theirs, the one that took it last can commit, and no other.
 //! - **P5 Rebuilt beside.** A new [version](Projection::VERSION) is built beside the current one, which queries see until
 //!   the new one has caught up.
 //! - **P6 Your own writes.** [`Running::wait_for`] waits until the read model has seen an append, and [`Views::wait_for`]
