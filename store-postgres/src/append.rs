@@ -108,11 +108,12 @@ impl Sequencer {
     pub(crate) async fn run(mut self, jobs: mpsc::UnboundedReceiver<Job>) {
         let mut queue = Queue::new(jobs, self.shared.options.patience);
         while self.shared.failure().is_none() {
-            tokio::select! {
-                is_open = queue.wait() => if !is_open { break },
-                () = self.shared.failed() => break,
-            }
-            self.write(queue.group()).await;
+            let group = tokio::select! {
+                group = queue.next() => group,
+                () = self.shared.failed() => None,
+            };
+            let Some(group) = group else { break };
+            self.write(group).await;
         }
         self.room.close();
         queue.close(|| self.shared.stopped());
@@ -209,6 +210,12 @@ impl Sequencer {
                     self.given_up.clear();
                     self.known.judged(batch, &answer);
                     return Ok(Called::Judged(answer));
+                }
+                // An id is in the log already.
+                Attempt::Refused(error)
+                    if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && foreseen.take().is_some() =>
+                {
+                    continue;
                 }
                 // Its fences were not written either.
                 Attempt::Refused(error) => {

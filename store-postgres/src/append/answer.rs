@@ -49,9 +49,9 @@ fn number(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-pub(super) fn head(row: &Row) -> Result<(Position, EventId), tokio_postgres::Error> {
-    let id: Option<Uuid> = row.try_get("head_id")?;
-    Ok((Position::new(number(row.try_get("head")?)), EventId::from_uuid(id.unwrap_or_default())))
+/// The last position before the batch.
+pub(super) fn head(row: &Row) -> Result<Position, tokio_postgres::Error> {
+    Ok(Position::new(number(row.try_get("head")?)))
 }
 
 impl Answer {
@@ -80,7 +80,7 @@ impl Answer {
         let known = row.try_get::<_, Option<Vec<i32>>>("known")?.unwrap_or_default().into_iter();
         let known_at = row.try_get::<_, Option<Vec<i64>>>("known_at")?.unwrap_or_default().into_iter();
         Ok(Self {
-            head: head(row)?,
+            head: (head(row)?, EventId::from_uuid(row.try_get::<_, Option<Uuid>>("head_id")?.unwrap_or_default())),
             recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
             outcomes,
             bases: row.try_get("a_base")?,

@@ -111,6 +111,9 @@ impl<'b> Foreseen<'b> {
             }
         }
         let s_known = batch.streams.iter().map(|stream| known.versions.get(*stream).copied());
+        if s_known.clone().zip(&s_version).any(|(known, expected)| expected.zip(known).is_some_and(|(e, k)| e != k)) {
+            return None;
+        }
         let writes = batch.e_write.iter().map(|write| *write as usize - 1);
         let e_stream = writes.clone().map(|write| batch.w_stream[write]);
         let e_nth = writes.zip(&batch.e_offset).map(|(write, offset)| w_before[write] + offset);
@@ -138,7 +141,7 @@ impl<'b> Foreseen<'b> {
         let streams = self.batch.w_stream.iter().map(|stream| s_head[*stream as usize - 1]);
         let versions = streams.zip(&self.w_before).map(|(head, before)| Version::new((head + before).cast_unsigned()));
         Ok(Some(Facts {
-            head: answer::head(row)?.0,
+            head: answer::head(row)?,
             recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
             versions: versions.collect(),
         }))

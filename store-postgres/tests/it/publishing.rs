@@ -108,15 +108,23 @@ fn what_is_published_through_kills_is_what_the_log_says() {
     assert!(killed.iter().sum::<u64>() >= kills / 2, "only {killed:?} kills struck them at work");
 }
 
-/// One of them in the gate, and all where the kills are said.
+/// One of them, whichever it is, and where the kills are said all of them: each kill strikes where one of them shows by
+/// chance. (`publishing/tests/it/order.rs` finds each for certain.)
 #[test]
 fn seeded_bugs_of_publishing_are_caught() {
-    let all = child::number("INDELIBLE_PUBLISHING_KILLS").is_some();
-    let (first, count) = (child::seed() as usize, if all { Bug::ALL.len() } else { 1 });
-    for bug in Bug::ALL.into_iter().cycle().skip(first % Bug::ALL.len()).take(count) {
-        let seeds = 1..=20;
-        let mut wrong = seeds.map(|seed| campaign(seed, 12, 4_000, Some(bug)).0);
-        let wrong = wrong.find_map(Result::err).unwrap_or_else(|| panic!("{bug:?} went unseen"));
-        println!("{bug:?}: {wrong}");
+    let wanted = if child::number("INDELIBLE_PUBLISHING_KILLS").is_some() { Bug::ALL.len() } else { 1 };
+    let mut unseen = Bug::ALL.to_vec();
+    for seed in 1..=20 {
+        unseen.retain(|bug| match campaign(seed, 12, 4_000, Some(*bug)).0 {
+            Err(wrong) => {
+                println!("{bug:?}: {wrong}");
+                false
+            }
+            Ok(_) => true,
+        });
+        if Bug::ALL.len() - unseen.len() >= wanted {
+            return;
+        }
     }
+    panic!("{unseen:?} went unseen");
 }

@@ -105,15 +105,20 @@ async fn partitions_that_share_a_row_come_out_as_if_one_ran_after_the_other() {
         let (mut one, mut two) = (model.begin(&a).await.unwrap(), model.begin(&b).await.unwrap());
         let seen = [n(&mut one, "shared").await, n(&mut two, "shared").await];
         assert_eq!(seen[0], seen[1]);
-        for tx in [&mut one, &mut two] {
-            let put = "INSERT INTO t VALUES ('shared', $1) ON CONFLICT (key) DO UPDATE SET n = excluded.n";
-            tx.execute(put, (seen[0].unwrap_or(0) + 1,)).await.unwrap();
-        }
+        let put = "INSERT INTO t VALUES ('shared', $1) ON CONFLICT (key) DO UPDATE SET n = excluded.n";
+        let next = seen[0].unwrap_or(0) + 1;
         // The first has the row, and the second waits for it.
+        one.execute(put, (next,)).await.unwrap();
         one.flush().await.unwrap();
-        let _ = tokio::time::timeout(Duration::from_millis(20), two.flush()).await;
-        model.commit(one).await.unwrap();
-        let committed = model.commit(two).await;
+        two.execute(put, (next,)).await.unwrap();
+        let commit = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            model.commit(one).await.unwrap();
+        };
+        let committed = match tokio::join!(two.flush(), commit).0 {
+            Ok(()) => model.commit(two).await,
+            Err(error) => Err(error),
+        };
         let Err(ReadModelError::Conflict { .. }) = committed else { panic!("{round}: {committed:?}") };
         conflicts += 1;
         // Done over.
