@@ -321,7 +321,7 @@ fn keyed(context: CommandContext, tell: &str) -> Result<CommandContext, InvalidI
 }
 
 /// An event in a line.
-fn line(event: &SagaEvent) -> String {
+pub(crate) fn line(event: &SagaEvent) -> String {
     let name = indelible_core::Event::event_type(event);
     let fields = serde_json::to_value(event).unwrap_or_default();
     let fields = fields.as_object().and_then(|tagged| tagged.values().next()).and_then(Value::as_object).cloned();

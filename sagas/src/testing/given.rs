@@ -1,12 +1,12 @@
 //! Given / when / then.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Write};
 
 use indelible_core::{Apply, CorrelationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Act, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Standing, Tell, past::Way};
+use crate::{Act, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Standing, Tell, past::Way, sagas::line};
 
 /// A saga that was started.
 ///
@@ -78,7 +78,8 @@ impl<S: Saga> Given<S> {
         self.tell(Tell::Awake { step: step.into(), attempt })
     }
 
-    /// So much time passes that a step's timeout is reached.
+    /// So much time passes that a step's timeout is reached. The outcome of an attempt under way is still awaited: say it
+    /// next, by [`when_unsure`](Self::when_unsure) for instance.
     #[track_caller]
     #[must_use]
     pub fn when_timed_out(self, step: &str) -> Self {
@@ -122,7 +123,6 @@ impl<S: Saga> Given<S> {
     /// # Panics
     /// When it does, or says something else.
     #[track_caller]
-    #[must_use]
     pub fn then_rejects(self, tell: Tell<S>, expected: SagaError) -> Self {
         match self.decide(&tell) {
             Err(error) => assert_eq!(error, expected),
@@ -136,7 +136,6 @@ impl<S: Saga> Given<S> {
     /// # Panics
     /// When it is otherwise.
     #[track_caller]
-    #[must_use]
     pub fn then_does<'a>(self, effects: impl IntoIterator<Item = (&'a str, S::Effect)>) -> Self
     where
         S::Effect: Debug + PartialEq,
@@ -144,12 +143,11 @@ impl<S: Saga> Given<S> {
         self.then_acts(Act::Do, effects)
     }
 
-    /// These steps are to be undone now, by these effects.
+    /// This step is to be undone now, by this effect: one after the other is.
     ///
     /// # Panics
     /// When it is otherwise.
     #[track_caller]
-    #[must_use]
     pub fn then_undoes<'a>(self, effects: impl IntoIterator<Item = (&'a str, S::Effect)>) -> Self
     where
         S::Effect: Debug + PartialEq,
@@ -162,14 +160,13 @@ impl<S: Saga> Given<S> {
     /// # Panics
     /// When it is otherwise.
     #[track_caller]
-    #[must_use]
     pub fn then_waits<'a>(self, steps: impl IntoIterator<Item = &'a str>) -> Self {
         let tracks = self.journal.past().tracks.iter().filter(|track| track.is_running() && track.effect.is_none());
         let mut waiting: Vec<&str> = tracks.map(|track| track.step.as_str()).collect();
         let mut expected: Vec<&str> = steps.into_iter().collect();
         waiting.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(waiting, expected, "steps that wait; what happened: {:#?}", self.events);
+        assert_eq!(waiting, expected, "steps that wait; {}", self.so_far());
         self
     }
 
@@ -178,10 +175,9 @@ impl<S: Saga> Given<S> {
     /// # Panics
     /// When it is otherwise.
     #[track_caller]
-    #[must_use]
     pub fn then_needs_intervention(self, step: &str, act: Act) -> Self {
         let expected = Standing::NeedsIntervention { step: step.into(), act };
-        assert_eq!(self.journal.standing(), expected, "what happened: {:#?}", self.events);
+        assert_eq!(self.journal.standing(), expected, "{}", self.so_far());
         self
     }
 
@@ -191,7 +187,7 @@ impl<S: Saga> Given<S> {
     /// When it isn't, or otherwise.
     #[track_caller]
     pub fn then_ends(self, outcome: Outcome) -> Self {
-        assert_eq!(self.journal.standing(), Standing::Ended(outcome), "what happened: {:#?}", self.events);
+        assert_eq!(self.journal.standing(), Standing::Ended(outcome), "{}", self.so_far());
         self
     }
 
@@ -204,6 +200,23 @@ impl<S: Saga> Given<S> {
         self.journal.decide(tell, "given", CorrelationId::from_uuid(indelible_core::EventId::NIL.as_uuid()))
     }
 
+    /// What is under way, and what has happened.
+    fn so_far(&self) -> String {
+        let mut text = "under way:".to_owned();
+        for track in &self.journal.past().tracks {
+            for act in [Act::Do, Act::Undo] {
+                if matches!(track.on_its(act), Some(Way::Running { .. })) {
+                    let _ = write!(text, " {act} {}", track.step);
+                }
+            }
+        }
+        text.push_str("; what happened:");
+        for event in &self.events {
+            let _ = write!(text, "\n  {}", line(event));
+        }
+        text
+    }
+
     #[track_caller]
     fn outcome(self, step: &str, act: Act, result: Result<Value, Failure>) -> Self {
         let attempt = self.attempt(step, act);
@@ -214,7 +227,7 @@ impl<S: Saga> Given<S> {
     fn attempt(&self, step: &str, act: Act) -> u32 {
         match self.journal.past().track(step).and_then(|track| track.on_its(act)) {
             Some(Way::Running { attempt }) => *attempt,
-            _ => panic!("nothing is to be done now to {act} {step}; what happened: {:#?}", self.events),
+            _ => panic!("nothing is under way to {act} {step}; {}", self.so_far()),
         }
     }
 
@@ -237,7 +250,11 @@ impl<S: Saga> Given<S> {
         let mut expected: Vec<_> = effects.into_iter().collect();
         found.sort_by_key(|(step, _)| *step);
         expected.sort_by_key(|(step, _)| *step);
-        assert_eq!(found, expected, "what is to be done now; what happened: {:#?}", self.events);
+        let now = match act {
+            Act::Do => "done",
+            Act::Undo => "undone",
+        };
+        assert_eq!(found, expected, "what is to be {now} now; {}", self.so_far());
         self
     }
 }

@@ -56,7 +56,7 @@ fn what_may_have_happened_is_undone_in_reverse_order() {
 
 #[test]
 fn what_was_refused_is_not_undone_and_what_is_beside_it_is_awaited() {
-    let _ = given(trip())
+    given(trip())
         .when_done("flight", "F1")
         .when_refused("hotel", "full")
         .then_does([book("car")])
@@ -70,7 +70,7 @@ fn what_was_refused_is_not_undone_and_what_is_beside_it_is_awaited() {
 
 #[test]
 fn beside_a_failed_step_nothing_is_tried_again() {
-    let _ = given(trip())
+    given(trip())
         .when_done("flight", "F1")
         .when_refused("hotel", "full")
         .when_unsure("car", "no answer")
@@ -79,7 +79,7 @@ fn beside_a_failed_step_nothing_is_tried_again() {
 
 #[test]
 fn a_cancelled_trip_awaits_what_is_under_way() {
-    let _ = given(trip())
+    given(trip())
         .when_done("flight", "F1")
         .when_cancelled("ill")
         .then_rejects(Tell::Cancel { reason: "again".into() }, SagaError::Stale)
@@ -109,13 +109,13 @@ fn behind_the_pivot_it_only_goes_forward() {
     };
     let skipped = stuck().tell(Tell::Skip { reason: "sent by hand".into() }).then_ends(Outcome::Completed);
     assert_eq!(check_recorded::<Trip>(skipped.events()), Ok(()));
-    let _ = stuck()
+    stuck()
         .tell(Tell::Retry)
         .then_does([("tickets", Effect::SendTickets)])
         .when_done("tickets", ())
         .then_ends(Outcome::Completed);
     let given_up = Outcome::GivenUp { reason: "lost".into() };
-    let _ = stuck().tell(Tell::GiveUp { reason: "lost".into() }).then_ends(given_up);
+    stuck().tell(Tell::GiveUp { reason: "lost".into() }).then_ends(given_up);
     let undone = stuck()
         .tell(Tell::Compensate { reason: "refunded by hand".into() })
         .then_undoes([cancel("car", Some("C1"))])
@@ -141,10 +141,8 @@ fn whether_a_pivot_happened_is_not_guessed() {
             .when_unsure_for_good("pay", "no answer")
             .then_needs_intervention("pay", Act::Do)
     };
-    let _ =
-        unsure().tell(Tell::Skip { reason: "the bank says yes".into() }).then_does([("tickets", Effect::SendTickets)]);
-    let _ =
-        unsure().tell(Tell::Compensate { reason: "the bank says no".into() }).then_undoes([cancel("car", Some("C1"))]);
+    unsure().tell(Tell::Skip { reason: "the bank says yes".into() }).then_does([("tickets", Effect::SendTickets)]);
+    unsure().tell(Tell::Compensate { reason: "the bank says no".into() }).then_undoes([cancel("car", Some("C1"))]);
 }
 
 /// A step that was tried again by an operator has its whole time again; the timeout of before, from a worker that was
@@ -189,11 +187,11 @@ fn what_is_given_up_is_not_waited_for() {
 /// The first attempt may have happened, whatever comes of the second.
 #[test]
 fn a_refusal_after_a_lost_answer_is_undone() {
-    let _ = given(trip())
+    given(trip())
         .when_unsure("flight", "the answer was lost")
         .when_refused("flight", "it is booked already")
         .then_undoes([cancel("flight", None)]);
-    let _ = given(trip())
+    given(trip())
         .when_done("flight", "F1")
         .when_done("hotel", "H1")
         .when_done("car", "C1")
@@ -227,8 +225,8 @@ fn what_cannot_be_kept_is_not_written() {
     let signal = |levels| Tell::Signal { name: "note".into(), value: nested(levels) };
     let error = "it is nested more than 100 levels deep".to_owned();
     let signed = || loan().when_signalled("signed", false);
-    let _ = signed().tell(signal(100)).then_rejects(signal(101), SagaError::Unwritable(error));
-    let _ = signed().when_done("pay out", nested(100)).then_ends(Outcome::Completed);
+    signed().tell(signal(100)).then_rejects(signal(101), SagaError::Unwritable(error));
+    signed().when_done("pay out", nested(100)).then_ends(Outcome::Completed);
     let start = |about, levels| {
         let deep = Deep { about: nested(about), levels };
         Journal::default().decide(&Tell::Start(deep), "1", CorrelationId::new()).map(|_| ())
@@ -255,19 +253,15 @@ fn whether_a_pivot_happened_is_not_guessed_when_cancelled() {
     let paid = cancelled().tell(Tell::Retry).then_does([("pay", Effect::Charge)]).when_done("pay", ());
     let paid = paid.then_does([("tickets", Effect::SendTickets)]);
     assert_eq!(check_recorded::<Trip>(paid.events()), Ok(()));
-    let _ = cancelled().tell(Tell::Retry).when_cancelled("still ill").then_does([("pay", Effect::Charge)]);
-    let _ = cancelled()
-        .tell(Tell::Skip { reason: "the bank says yes".into() })
-        .then_does([("tickets", Effect::SendTickets)]);
-    let _ = cancelled()
-        .tell(Tell::Compensate { reason: "the bank says no".into() })
-        .then_undoes([cancel("car", Some("C1"))]);
+    cancelled().tell(Tell::Retry).when_cancelled("still ill").then_does([("pay", Effect::Charge)]);
+    cancelled().tell(Tell::Skip { reason: "the bank says yes".into() }).then_does([("tickets", Effect::SendTickets)]);
+    cancelled().tell(Tell::Compensate { reason: "the bank says no".into() }).then_undoes([cancel("car", Some("C1"))]);
 }
 
 #[test]
 fn outcomes_that_come_twice_or_too_late_count_for_nothing() {
     let outcome = |attempt| Tell::Outcome { step: "flight".into(), act: Act::Do, attempt, result: Ok("F2".into()) };
-    let _ = given(trip())
+    given(trip())
         .then_rejects(outcome(2), SagaError::Stale)
         .when_unsure("flight", "no answer")
         .then_rejects(outcome(1), SagaError::Stale)
@@ -313,19 +307,19 @@ fn it_waits_for_signals_and_for_time() {
     assert_eq!(check_recorded::<Loan>(signed.events()), Ok(()));
     let late = loan().when_timed_out("signed").then_ends(Outcome::Compensated);
     assert_eq!(check_recorded::<Loan>(late.events()), Ok(()));
-    let _ = loan()
+    loan()
         .when_signalled("signed", false)
         .when_done("pay out", ())
         .when_cancelled("changed my mind")
         .then_undoes([("pay out", "claw back".into())]);
     // What comes in time counts, though the timeout came first.
-    let _ = loan()
+    loan()
         .when_signalled("signed", false)
         .when_timed_out("pay out")
         .then_does([("pay out", "pay".into())])
         .when_done("pay out", ())
         .then_waits(["cool off"]);
-    let _ = loan()
+    loan()
         .when_signalled("signed", false)
         .when_timed_out("pay out")
         .when_unsure("pay out", "no answer")
@@ -343,7 +337,7 @@ fn a_signal_that_comes_early_is_kept() {
             Plan::new().step(Step::new("ask", "ask".into())).step(Step::signal("answer"))
         }
     }
-    let _ = given(Early).when_signalled("answer", 42).when_done("ask", ()).then_ends(Outcome::Completed);
+    given(Early).when_signalled("answer", 42).when_done("ask", ()).then_ends(Outcome::Completed);
 }
 
 #[test]
@@ -351,7 +345,7 @@ fn what_cannot_be_read_is_not_guessed() {
     let unread = given(Loan { cooling_off: false }).when_signalled("approved", 1);
     let answer = Tell::Signal { name: "signed".into(), value: "yes".into() };
     let error = "what signed answered can't be read: invalid type: string \"yes\", expected a boolean";
-    let _ = unread.then_rejects(answer, SagaError::Unread(error.into()));
+    unread.then_rejects(answer, SagaError::Unread(error.into()));
 }
 
 #[test]
@@ -367,7 +361,7 @@ fn a_plan_that_contradicts_itself_is_refused() {
         }
     }
     let done = Tell::Outcome { step: "a".into(), act: Act::Do, attempt: 1, result: Ok(().into()) };
-    let _ = given(Twice).then_rejects(done, SagaError::Plan("two steps are called a".into()));
+    given(Twice).then_rejects(done, SagaError::Plan("two steps are called a".into()));
 }
 
 #[test]
@@ -383,7 +377,7 @@ fn a_plan_has_one_pivot() {
         }
     }
     let done = Tell::Outcome { step: "a".into(), act: Act::Do, attempt: 1, result: Ok(().into()) };
-    let _ = given(TwoPivots).then_rejects(done, SagaError::Plan("two steps are pivots: a and b".into()));
+    given(TwoPivots).then_rejects(done, SagaError::Plan("two steps are pivots: a and b".into()));
 }
 
 #[test]
@@ -401,7 +395,7 @@ fn a_plan_keeps_the_steps_that_have_begun() {
     let done = |step: &str| Tell::Outcome { step: step.into(), act: Act::Do, attempt: 1, result: Ok(().into()) };
     let fault = "it has no step b any more, which has begun".to_owned();
     let forgets = given(Forgets).then_rejects(done("a"), SagaError::Plan(fault));
-    let _ = forgets.tell(done("b")).tell(done("a")).then_ends(Outcome::Completed);
+    forgets.tell(done("b")).tell(done("a")).then_ends(Outcome::Completed);
 }
 
 /// A change that would break sagas which run is found by replaying what they wrote.
