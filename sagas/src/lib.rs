@@ -6,10 +6,10 @@
 //! ```
 //! use indelible_core::store::memory::MemoryStore;
 //! use indelible_projections::memory::MemoryModel;
-//! use indelible_sagas::{Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, Step};
+//! use indelible_sagas::{Call, Failure, Outcome, Past, Perform, Plan, Retry, Saga, SagaWorker, Sagas, Step};
 //! use serde::{Deserialize, Serialize};
 //! use serde_json::{Value, json};
-//! use std::time::Duration;
+//! use std::{collections::BTreeSet, sync::{Arc, Mutex}, time::Duration};
 //!
 //! #[derive(Clone, Serialize, Deserialize)]
 //! struct Trip {
@@ -19,8 +19,8 @@
 //! #[derive(Debug, PartialEq, Serialize, Deserialize)]
 //! enum Effect {
 //!     Book { what: String, to: String },
-//!     Cancel { what: String, booking: Option<String> },
-//!     Charge,
+//!     Cancel { what: String },
+//!     Charge { cents: u64 },
 //! }
 //!
 //! impl Saga for Trip {
@@ -29,44 +29,58 @@
 //!
 //!     fn plan(&self, past: &Past) -> Plan<Effect> {
 //!         let book = |what: &'static str| {
-//!             let cancel = Effect::Cancel { what: what.into(), booking: past.result(what) };
-//!             Step::new(what, Effect::Book { what: what.into(), to: self.to.clone() }).undo(cancel)
+//!             let effect = Effect::Book { what: what.into(), to: self.to.clone() };
+//!             Step::new(what, effect).undo(Effect::Cancel { what: what.into() })
 //!         };
+//!         let price = |what| past.result::<u64>(what).unwrap_or_default();
+//!         let cents = ["flight", "hotel", "car"].map(price).iter().sum();
+//!         // Until its time is up.
+//!         let patient = Retry { attempts_max: u32::MAX, ..Retry::DEFAULT };
 //!         Plan::new()
-//!             .step(book("flight"))
-//!             .side_by_side([book("hotel"), book("car")])
-//!             .pivot(Step::new("pay", Effect::Charge))
+//!             .step(book("flight").retry(Retry { attempts_max: 10, ..Retry::DEFAULT }))
+//!             .side_by_side([book("hotel").retry(patient).timeout(Duration::from_secs(60)), book("car")])
+//!             .pivot(Step::new("pay", Effect::Charge { cents }))
 //!     }
 //! }
 //!
-//! /// Brings the effects about; `call.key()` goes to whoever is called, so that a call that is repeated counts once.
-//! struct Agency;
+//! /// Brings the effects about outside, where bookings are kept by their keys: one that is repeated counts once, and one is
+//! /// cancelled by the key that it was made under, since its answer may have been lost.
+//! #[derive(Clone, Default)]
+//! struct Agency {
+//!     bookings: Arc<Mutex<BTreeSet<String>>>,
+//! }
 //!
 //! impl Perform<Trip> for Agency {
 //!     async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
+//!         let mut bookings = self.bookings.lock().unwrap();
 //!         match effect {
 //!             Effect::Book { what, to } if what == "car" && to == "Venice" => Err(Failure::refused("no cars there")),
-//!             Effect::Book { what, to } => Ok(json!(format!("{what} to {to}, {}", call.key()))),
-//!             Effect::Cancel { .. } | Effect::Charge => Ok(Value::Null),
+//!             Effect::Book { .. } => {
+//!                 bookings.insert(call.key().into());
+//!                 Ok(json!(10_000)) // its price
+//!             }
+//!             Effect::Cancel { .. } => Ok(json!(bookings.remove(call.step_key()))),
+//!             Effect::Charge { .. } => Ok(Value::Null),
 //!         }
 //!     }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (store, model) = (MemoryStore::new(), MemoryModel::new());
-//! let running = SagaWorker::new(&store).add(&model, Agency).start().await?;
+//! let (store, model, agency) = (MemoryStore::new(), MemoryModel::new(), Agency::default());
+//! let running = SagaWorker::new(&store).add(&model, agency.clone()).start().await?;
 //! let trips = Sagas::<Trip>::new(&store);
 //! trips.start("1", Trip { to: "Rome".into() }).await?;
 //! trips.start("2", Trip { to: "Venice".into() }).await?;
 //! assert_eq!(trips.ended("1", Duration::from_secs(5)).await?, Some(Outcome::Completed));
 //! assert_eq!(trips.ended("2", Duration::from_secs(5)).await?, Some(Outcome::Compensated));
+//! assert_eq!(agency.bookings.lock().unwrap().len(), 3); // those of the first
 //! println!("{}", trips.history("2").await?);
 //! # running.drain(Duration::from_secs(5)).await;
 //! # Ok(()) }
 //! ```
 //!
-//! What it decides is tested without any of this, [given / when / then](testing); and a test can let it
-//! [crash at every point](testing::crash_everywhere).
+//! [Its tests](testing), with the feature `testing`, need none of that: given / when / then, and crashes at every point. An
+//! effect may be [a command](Perform) to an aggregate, too.
 //!
 //! # How it survives
 //!

@@ -105,6 +105,15 @@ impl Call {
         &self.key
     }
 
+    /// The key of the step itself, also in its compensation: by it whoever was called finds what is to be undone, even where
+    /// the answer was lost.
+    pub fn step_key(&self) -> &str {
+        match self.act {
+            Act::Do => &self.key,
+            Act::Undo => self.key.strip_suffix("/undo").unwrap_or(&self.key),
+        }
+    }
+
     /// The context for a command: keyed, correlated with the saga, and caused by what decided it. A call has one command for
     /// a stream under it: of a second one to the same stream it would be said that it was done. That one needs a key of its
     /// own, `call.command()?.with_idempotency_key(format!("{}/fee", call.key()))`, or a step.

@@ -160,7 +160,8 @@ impl<E> Step<E> {
         self
     }
 
-    /// That fails when it is not done so long after it began. An attempt under way is awaited, and counts.
+    /// That fails when it is not done so long after it began. An attempt under way is awaited, and counts. The attempts of
+    /// [`Retry::DEFAULT`] are used up in seconds: what is to be tried until its time is up needs [more](Self::retry).
     #[must_use]
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = Some(time);

@@ -3,39 +3,95 @@
 //! What is written and what effects are goes through its encoding on the way, so that what would not come back from the log
 //! fails its test too. Effects are compared and shown: derive `Debug` and `PartialEq` for them.
 //!
+//! The tests of [the trip](crate):
+//!
 //! ```
-//! # use indelible_sagas::{Outcome, Past, Plan, Saga, Step, testing::given};
+//! # use indelible_sagas::{Outcome, Past, Plan, Retry, Saga, Step};
+//! use indelible_sagas::testing::{Answer, Scenario, Script, crash_everywhere, given};
 //! # use serde::{Deserialize, Serialize};
 //! # use serde_json::json;
-//! #[derive(Clone, Serialize, Deserialize)]
-//! struct Order {
-//!     item: String,
-//! }
+//! # use std::time::Duration;
+//! # #[derive(Clone, Serialize, Deserialize)]
+//! # struct Trip {
+//! #     to: String,
+//! # }
+//! #
+//! # #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! # enum Effect {
+//! #     Book { what: String, to: String },
+//! #     Cancel { what: String },
+//! #     Charge { cents: u64 },
+//! # }
+//! #
+//! # impl Saga for Trip {
+//! #     const NAME: &'static str = "trip";
+//! #     type Effect = Effect;
+//! #
+//! #     fn plan(&self, past: &Past) -> Plan<Effect> {
+//! #         let book = |what: &'static str| {
+//! #             let effect = Effect::Book { what: what.into(), to: self.to.clone() };
+//! #             Step::new(what, effect).undo(Effect::Cancel { what: what.into() })
+//! #         };
+//! #         let price = |what| past.result::<u64>(what).unwrap_or_default();
+//! #         let cents = ["flight", "hotel", "car"].map(price).iter().sum();
+//! #         // Until its time is up.
+//! #         let patient = Retry { attempts_max: u32::MAX, ..Retry::DEFAULT };
+//! #         Plan::new()
+//! #             .step(book("flight").retry(Retry { attempts_max: 10, ..Retry::DEFAULT }))
+//! #             .side_by_side([book("hotel").retry(patient).timeout(Duration::from_secs(60)), book("car")])
+//! #             .pivot(Step::new("pay", Effect::Charge { cents }))
+//! #     }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let rome = || Trip { to: "Rome".into() };
+//! let book = |what| (what, Effect::Book { what: String::from(what), to: "Rome".into() });
+//! let cancel = |what| (what, Effect::Cancel { what: String::from(what) });
 //!
-//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
-//! enum Effect {
-//!     Reserve(String),
-//!     Release(String),
-//!     Pay,
-//! }
+//! // All goes well.
+//! let flown = || given(rome()).then_does([book("flight")]).when_done("flight", 300);
+//! flown()
+//!     .then_does([book("hotel"), book("car")])
+//!     .when_done("hotel", 200)
+//!     .when_done("car", 50)
+//!     .then_does([("pay", Effect::Charge { cents: 550 })])
+//!     .when_done("pay", ())
+//!     .then_ends(Outcome::Completed);
 //!
-//! impl Saga for Order {
-//!     const NAME: &'static str = "order";
-//!     type Effect = Effect;
-//!     fn plan(&self, _: &Past) -> Plan<Effect> {
-//!         let (reserve, release) = (Effect::Reserve(self.item.clone()), Effect::Release(self.item.clone()));
-//!         Plan::new().step(Step::new("stock", reserve).undo(release)).pivot(Step::new("pay", Effect::Pay))
-//!     }
-//! }
+//! // What was refused is not undone; but for where an attempt before may have succeeded.
+//! given(rome()).when_refused("flight", "full").then_ends(Outcome::Compensated);
+//! given(rome()).when_unsure("flight", "no answer").when_refused("flight", "full").then_undoes([cancel("flight")]);
 //!
-//! given(Order { item: "tea".into() })
-//!     .then_does([("stock", Effect::Reserve("tea".into()))])
-//!     .when_done("stock", json!("shelf 7"))
-//!     .then_does([("pay", Effect::Pay)])
-//!     .when_refused("pay", "no money")
-//!     .then_undoes([("stock", Effect::Release("tea".into()))])
-//!     .when_undone("stock")
+//! // Without a car the rest is undone, once it is known what there is to undo: last begun, first undone.
+//! flown()
+//!     .when_refused("car", "none there")
+//!     .then_does([book("hotel")])
+//!     .when_done("hotel", 200)
+//!     .then_undoes([cancel("hotel")])
+//!     .when_undone("hotel")
+//!     .then_undoes([cancel("flight")])
+//!     .when_undone("flight")
 //!     .then_ends(Outcome::Compensated);
+//!
+//! // A hotel that doesn't answer in time may have been booked.
+//! flown()
+//!     .when_done("car", 50)
+//!     .when_unsure("hotel", "no answer")
+//!     .when_timed_out("hotel")
+//!     .when_unsure("hotel", "no answer")
+//!     .then_undoes([cancel("car")])
+//!     .when_undone("car")
+//!     .then_undoes([cancel("hotel")]);
+//!
+//! // Wherever its processes die, it comes to the same.
+//! let price = || [Answer::Done(json!(100))];
+//! let booked = || Script::new().answers("flight", price()).answers("hotel", price()).answers("car", price());
+//! let fails = [("flight", Answer::Lost), ("hotel", Answer::Silent), ("car", Answer::Refused), ("pay", Answer::Refused)];
+//! for (step, answer) in fails {
+//!     let scenario = Scenario::new(rome()).with_script(booked().answers(step, [answer]));
+//!     let crashes = crash_everywhere(&scenario, 20).await;
+//!     assert!(crashes.faults.is_empty(), "{crashes}: {:#?}", crashes.faults);
+//! }
+//! # }
 //! ```
 
 mod crash;

@@ -22,7 +22,8 @@ pub enum Answer {
     Silent,
 }
 
-/// What the world outside answers to each attempt at each step; [done](Answer::Done) where nothing is said.
+/// What the world outside answers to each attempt at each step; [done](Answer::Done) where nothing is said, with the answer
+/// `null`. Where the plan reads a step's answer as something else, say one.
 #[derive(Clone, Debug, Default)]
 pub struct Script(BTreeMap<(String, Act), Vec<Answer>>);
 
