@@ -77,8 +77,9 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
             (Due::Awake, _) => Tell::Awake { step, attempt },
             (Due::GiveUp | Due::Perform(..), Some(result)) => Tell::Outcome { step, act, attempt, result },
             (Due::GiveUp, None) => {
-                let result = Err(Failure::unsure("it is not tried again"));
-                Tell::Outcome { step, act, attempt, result }
+                let timed_out = journal.past().track(&step).is_some_and(|track| track.timed_out);
+                let why = if timed_out { "its time is up" } else { "it is not tried again" };
+                Tell::Outcome { step, act, attempt, result: Err(Failure::unsure(why)) }
             }
             (Due::Perform(effect, deadline), None) => {
                 match self.perform(&journal, entry, act, effect, deadline).await? {

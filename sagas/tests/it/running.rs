@@ -41,6 +41,35 @@ async fn trips_are_booked() {
     assert!(running.drain(SOON).await);
 }
 
+/// What is to be tried again in days has its time up before, and is undone, as it may have happened.
+#[tokio::test]
+async fn a_step_whose_time_is_up_says_so() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Stay;
+    impl Saga for Stay {
+        const NAME: &'static str = "stay";
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            let day = Duration::from_secs(24 * 3600);
+            let rarely = Retry { attempts_max: 9, pause_first: 9 * day, pause_max: 9 * day };
+            Plan::new().step(Step::new("hotel", ()).undo(()).retry(rarely).timeout(day))
+        }
+    }
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let outside = Outside::new(Script::new().answers("hotel", [Answer::Lost]));
+    let worker = SagaWorker::new(&store).with_clock(clock.clone()).add::<Stay, _>(&model, outside.clone());
+    let running = worker.start().await.unwrap();
+    let stays = Sagas::<Stay>::new(&store);
+    stays.start("1", Stay).await.unwrap();
+    assert_eq!(stays.ended("1", Duration::from_millis(300)).await.unwrap(), None);
+    clock.skip(Duration::from_secs(24 * 3600));
+    assert_eq!(stays.ended("1", SOON).await.unwrap(), Some(Outcome::Compensated));
+    let history = stays.history("1").await.unwrap();
+    assert!(history.contains("hotel failed: its time is up"), "{history}");
+    assert_eq!(outside.calls(), [("stay-1/hotel".into(), 1), ("stay-1/hotel/undo".into(), 1)]);
+    assert!(running.drain(SOON).await);
+}
+
 /// A timer of days, and a restart in the middle of it.
 #[tokio::test]
 async fn timers_outlive_their_process_and_can_be_skipped() {
