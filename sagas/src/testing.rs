@@ -82,7 +82,7 @@
 //!     .when_undone("car")
 //!     .then_undoes([cancel("hotel")]);
 //!
-//! // Wherever its processes die, it comes to the same.
+//! // Wherever its processes die, it comes to the same. The script answers in the performer's place.
 //! let price = || [Answer::Done(json!(100))];
 //! let booked = || Script::new().answers("flight", price()).answers("hotel", price()).answers("car", price());
 //! let fails = [("flight", Answer::Lost), ("hotel", Answer::Silent), ("car", Answer::Refused), ("pay", Answer::Refused)];
@@ -93,6 +93,9 @@
 //! }
 //! # }
 //! ```
+//!
+//! Performers are tested by a worker on a [`MemoryStore`](indelible_core::store::memory::MemoryStore), as the trip is run;
+//! time passes for it by a [`SkippingClock`](crate::SkippingClock).
 
 mod crash;
 mod given;
