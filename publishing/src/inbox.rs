@@ -52,8 +52,9 @@ pub trait Receive: Send + Sync + 'static {
     /// needs a key of its own, made of this one.
     ///
     /// # Errors
-    /// A [`Failure`]. After [`NotNow`](Failure::NotNow) it is tried again, and that is not held against the message. That
-    /// a command was rejected, where that doesn't matter, is no failure; see above for what comes of it later.
+    /// A [`Failure`]. After [`NotNow`](Failure::NotNow) and [`OutcomeUnknown`](Failure::OutcomeUnknown) it is tried again
+    /// for as long as it takes, and that is not held against the message. That a command was rejected, where that doesn't
+    /// matter, is no failure; see above for what comes of it later.
     fn receive(&self, message: &Message, context: CommandContext) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 

@@ -140,7 +140,7 @@ impl<P: Publish, B: Broker> Publisher<P, B> {
             let pause = match failure {
                 Failure::Refused(why) => return Err(format!("the broker refuses {}: {why}", message.key).into()),
                 Failure::NotNow(time) => time,
-                Failure::Unsure(_) => AGAIN.pause(attempts),
+                Failure::Unsure(_) | Failure::OutcomeUnknown(_) => AGAIN.pause(attempts),
             };
             if Instant::now() + pause > until {
                 // Held against nobody.

@@ -96,7 +96,7 @@ impl Default for CircuitOptions {
             open_first: Duration::from_secs(1),
             open_max: Duration::from_secs(60),
             probes: 2,
-            counts: |failure| matches!(failure, Failure::Unsure(_)),
+            counts: |failure| matches!(failure, Failure::Unsure(_) | Failure::OutcomeUnknown(_)),
         }
     }
 }

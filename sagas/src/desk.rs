@@ -149,7 +149,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
         let came = match &result {
             Ok(_) => "done",
             Err(Failure::Refused(_)) => "refused",
-            Err(Failure::Unsure(_)) => "unsure",
+            Err(Failure::Unsure(_) | Failure::OutcomeUnknown(_)) => "unsure",
             Err(Failure::NotNow(_)) => "not_now",
         };
         let labels =
@@ -176,6 +176,7 @@ fn cut(failure: Failure) -> Failure {
     match failure {
         Failure::Refused(why) => Failure::Refused(short(why)),
         Failure::Unsure(why) => Failure::Unsure(short(why)),
+        Failure::OutcomeUnknown(why) => Failure::OutcomeUnknown(short(why)),
         Failure::NotNow(time) => Failure::NotNow(time),
     }
 }

@@ -143,6 +143,9 @@ pub enum Failure {
     Refused(String),
     /// It may have happened: it is tried again, and undone if that doesn't help.
     Unsure(String),
+    /// It was a command, and the store can't tell now whether it was written. To a saga or a reactor that is as
+    /// [`Unsure`](Self::Unsure); an inbox sends it again under its key for as long as it takes, and no attempt is counted.
+    OutcomeUnknown(String),
     /// It was not tried, as now is not the time: it is, so much later, within an hour, and no attempt is counted.
     NotNow(Duration),
 }
@@ -163,14 +166,14 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(why) => write!(f, "refused: {why}"),
-            Self::Unsure(why) => write!(f, "unsure: {why}"),
+            Self::Unsure(why) | Self::OutcomeUnknown(why) => write!(f, "unsure: {why}"),
             Self::NotNow(time) => write!(f, "not now, in {time:?}"),
         }
     }
 }
 
 /// A command that the domain rejects is refused, and one that the store had no room for, or that could not reach it, comes
-/// again; of any other failure it is not known what came of it.
+/// again; of any other failure it is not known what came of it, which the store may have said itself.
 impl<E: fmt::Display> From<CommandError<E>> for Failure {
     fn from(error: CommandError<E>) -> Self {
         match error {
@@ -179,6 +182,7 @@ impl<E: fmt::Display> From<CommandError<E>> for Failure {
             CommandError::Store(StoreError::Overloaded { .. } | StoreError::Unavailable { .. }) => {
                 Self::NotNow(STORE_AGAIN)
             }
+            error @ CommandError::Store(StoreError::OutcomeUnknown { .. }) => Self::OutcomeUnknown(error.to_string()),
             error => Self::unsure(error),
         }
     }

@@ -345,19 +345,23 @@ impl<R: Receive, F: Feed> Work<R, F> {
         loop {
             let context = context::<R>(&message).map_err(|error| NotReceived::Failed(error.to_string()))?;
             let call = AssertUnwindSafe(self.receive.receive(&message, context)).catch_unwind();
-            let reason = match timeout(R::DEADLINE, call).await {
+            let (reason, later) = match timeout(R::DEADLINE, call).await {
                 Ok(Ok(Ok(()))) => return Ok(Received::Done),
-                Ok(Ok(Err(Failure::NotNow(time)))) if Instant::now() + time < until => {
+                Ok(Ok(Err(Failure::NotNow(time)))) => ("now is not the time".into(), Some(time)),
+                // Under its key it is written once.
+                Ok(Ok(Err(Failure::OutcomeUnknown(why)))) => (why, Some(R::RETRY.pause(1))),
+                Ok(Ok(Err(failure))) => (failure.to_string(), None),
+                Ok(Err(_)) => ("receiving it panicked".into(), None),
+                Err(_) => (format!("no answer within {:?}", R::DEADLINE), None),
+            };
+            match later {
+                Some(time) if Instant::now() + time < until => {
                     sleep(time).await;
                     continue;
                 }
-                Ok(Ok(Err(Failure::NotNow(_)))) => {
-                    return Err(NotReceived::NotNow("now is not the time".into()));
-                }
-                Ok(Ok(Err(failure))) => failure.to_string(),
-                Ok(Err(_)) => "receiving it panicked".into(),
-                Err(_) => format!("no answer within {:?}", R::DEADLINE),
-            };
+                Some(_) => return Err(NotReceived::NotNow(reason.into())),
+                None => {}
+            }
             attempts += 1;
             if attempts >= R::RETRY.attempts_max {
                 return Err(NotReceived::Failed(reason));

@@ -1,8 +1,11 @@
 //! Stores that fail an inbox: nothing is lost by it, and it is held against no message.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
 
-use indelible_core::{Limits, StoreError, store::memory::MemoryStore};
+use indelible_core::{Append, Limits, StoreError, store::memory::MemoryStore};
 use indelible_publishing::{
     Inbox, InboxState,
     testing::{MemoryBroker, killed::Mirrors},
@@ -12,6 +15,8 @@ use crate::{
     faulty::{Faulty, has},
     fixture::{SOON, measured, told},
 };
+
+const LATER: Duration = Duration::from_secs(600);
 
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_parked_comes_again() {
@@ -32,22 +37,32 @@ async fn what_could_not_be_parked_comes_again() {
     assert_eq!(told(&log, "a").await, [1, 2]);
 }
 
-/// Longer than any retries last; the journal is in another store.
-#[tokio::test(start_paused = true)]
-async fn an_outage_of_the_commands_store_is_held_against_no_message() {
+/// Takes three messages, whose commands the store fails longer than any retries last; the journal is in another store.
+async fn takes_all_in_the_end(failures: usize, error: impl Fn(&Append) -> StoreError + Send + Sync + 'static) {
     let (log, journal, broker) = (MemoryStore::new(), MemoryStore::new(), MemoryBroker::new());
-    let failures = AtomicUsize::new(50);
-    let store = Faulty::new(&log, move |_| {
+    let failures = AtomicUsize::new(failures);
+    let store = Faulty::new(&log, move |append| {
         let fails = failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        fails.then(|| StoreError::unavailable("a test", "it is away"))
+        fails.then(|| error(append))
     });
     (1..=3).for_each(|number| broker.put("gauge-a", measured("a", 1, number)));
     let mut inbox = Inbox::new(&journal, broker.clone(), Mirrors::new(&store)).start().unwrap();
-    let waits = inbox.until(|status| matches!(status.state, InboxState::Waiting { .. }), SOON).await;
+    let waits = inbox.until(|status| matches!(status.state, InboxState::Waiting { .. }), LATER).await;
     assert!(waits.is_some(), "{:?}", inbox.status());
-    let taken = inbox.until(|status| status.taken_to.as_ref().is_some_and(|to| to.sequence == 3), SOON).await;
+    let taken = inbox.until(|status| status.taken_to.as_ref().is_some_and(|to| to.sequence == 3), LATER).await;
     assert_eq!(taken.expect("it goes on").parked, 0);
     assert_eq!(told(&log, "a").await, [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_commands_store_is_held_against_no_message() {
+    takes_all_in_the_end(50, |_| StoreError::unavailable("a test", "it is away")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_the_commands_store_does_not_know_is_held_against_no_message() {
+    let unknown = |append: &Append| StoreError::OutcomeUnknown { append: Box::new(append.clone()), source: None };
+    takes_all_in_the_end(3_000, unknown).await;
 }
 
 /// All of it is a batch, and no append holds it.

@@ -200,7 +200,7 @@ impl<S: Saga> Journal<S> {
             (Act::Undo, Ok(_)) => return Ok(SagaEvent::Undone { step: name }),
             // An attempt before it may have happened, or a call that was given up may yet.
             (_, Err(Failure::Refused(error))) => (error.clone(), false, self.is_unsure_of(step)),
-            (_, Err(Failure::Unsure(error))) => (error.clone(), true, true),
+            (_, Err(Failure::Unsure(error) | Failure::OutcomeUnknown(error))) => (error.clone(), true, true),
             // It was not tried, so nothing can have come of it; whoever performs it waits, and doesn't tell.
             (_, Err(Failure::NotNow(_))) => return Err(SagaError::Stale),
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indelible_core::CorrelationId;
 use indelible_sagas::{
-    Act, Journal, Outcome, Past, Plan, Retry, Saga, SagaError, SagaEvent, Step, Tell,
+    Act, Failure, Journal, Outcome, Past, Plan, Retry, Saga, SagaError, SagaEvent, Step, Tell,
     testing::{check_recorded, given},
 };
 use serde::{Deserialize, Serialize};
@@ -189,6 +189,11 @@ fn what_is_given_up_is_not_waited_for() {
 fn a_refusal_after_a_lost_answer_is_undone() {
     given(trip())
         .when_unsure("flight", "the answer was lost")
+        .when_refused("flight", "it is booked already")
+        .then_undoes([cancel("flight", None)]);
+    let unknown = Err(Failure::OutcomeUnknown("of an append".into()));
+    given(trip())
+        .tell(Tell::Outcome { step: "flight".into(), act: Act::Do, attempt: 1, result: unknown })
         .when_refused("flight", "it is booked already")
         .then_undoes([cancel("flight", None)]);
     given(trip())
