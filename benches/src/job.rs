@@ -137,6 +137,11 @@ pub enum Work {
     Rebuild {
         events_per_s: u32,
     },
+    /// Sagas, and the same commands without them
+    Sagas {
+        count: u32,
+        at_once: u32,
+    },
 }
 
 /// What an event does to a read model.
@@ -259,12 +264,13 @@ impl Work {
             },
             Self::Lag { .. } => "lag",
             Self::Rebuild { .. } => "rebuild",
+            Self::Sagas { .. } => "sagas",
         }
     }
 
-    /// Whether it is done to a read model, and not to the log.
+    /// Whether it takes a read model, and not the log alone.
     pub fn is_of_read_model(&self) -> bool {
-        matches!(self, Self::Project { .. } | Self::Lag { .. } | Self::Rebuild { .. })
+        matches!(self, Self::Project { .. } | Self::Lag { .. } | Self::Rebuild { .. } | Self::Sagas { .. })
     }
 }
 

@@ -19,6 +19,8 @@ use crate::{
 mod append;
 #[cfg(feature = "stores")]
 mod read_model;
+#[cfg(feature = "stores")]
+mod sagas;
 
 /// Streams that a warm load goes round: their blocks fit a cache of 48 MiB, however scattered.
 const WARM_STREAMS: usize = 10;
@@ -42,20 +44,25 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
             Work::Tags { times } => tags::<S>(job, *times).await,
             Work::Open { .. } => open::<S>(job).await,
             Work::Project { write: Write::Upsert, partitions: 1 } => project::<S>(job).await,
-            Work::Project { .. } | Work::Lag { .. } | Work::Rebuild { .. } => {
+            Work::Project { .. } | Work::Lag { .. } | Work::Rebuild { .. } | Work::Sagas { .. } => {
                 bail!("{} has no read model", job.subject)
             }
         }
     })
 }
 
-/// The same, of a job that is done to a read model.
+/// The same, of a job that takes a read model.
 ///
 /// # Errors
 /// As [`run`].
 #[cfg(feature = "stores")]
 pub fn run_read_model(job: &Job) -> Result<Vec<Measured>> {
-    block_on(job, read_model::run(job))
+    block_on(job, async {
+        match job.work {
+            Work::Sagas { count, at_once } => sagas::run(job, count, at_once).await,
+            _ => read_model::run(job).await,
+        }
+    })
 }
 
 fn block_on<T>(job: &Job, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -374,6 +381,16 @@ mod tests {
         let reads = [Work::Read, load(Cache::Warm), load(Cache::Cold), open];
         rounds::<Bare>(&[&reads[..], &[append(3, 10)]].concat());
         rounds::<Embedded>(&[&reads[..], &[Work::Tags { times: times() }]].concat());
+    }
+
+    #[cfg(feature = "stores")]
+    #[test]
+    fn sagas_are_measured_beside_their_commands() {
+        let (_dir, job) = job(0, Work::Sagas { count: 40, at_once: 8 });
+        let measured = run_read_model(&Job { subject: Kind::IndelibleRocksdb, ..job }).expect("a measurement");
+        let seen: Vec<_> = measured.iter().map(|one| (one.workload.as_str(), one.operations)).collect();
+        // Two have no fifth step.
+        assert_eq!(seen, [("sagas-commands-by-hand", 200), ("sagas-steps", 198)]);
     }
 
     /// Each round itself looks whether all events are in the read model, once.

@@ -34,7 +34,9 @@ pub enum What {
     Rebuild,
     /// These three
     Projections,
-    /// All of these but those of read models that the subjects can do, on logs of one and of twenty million events
+    /// Ten thousand sagas of five commands, and the same commands by hand
+    Sagas,
+    /// All of these but those of read models and sagas that the subjects can do, on logs of one and of twenty million events
     All(Append),
 }
 
@@ -104,7 +106,9 @@ impl What {
                 parts
             }
             Self::Projections => vec![(Self::Project, &LARGE[..1]), (Self::Lag, EMPTY), (Self::Rebuild, &LARGE[..1])],
-            Self::Append(_) | Self::Processes | Self::Lone | Self::Snapshot | Self::Lag => vec![(self.clone(), EMPTY)],
+            Self::Append(_) | Self::Processes | Self::Lone | Self::Snapshot | Self::Lag | Self::Sagas => {
+                vec![(self.clone(), EMPTY)]
+            }
             _ => vec![(self.clone(), &LARGE[..1])],
         }
     }
@@ -141,13 +145,14 @@ impl What {
             }
             Self::Lag => vec![Work::Lag { write: Write::Upsert, events_per_s: LIVE_EVENTS_PER_S, times }.into()],
             Self::Rebuild => vec![Work::Rebuild { events_per_s: LIVE_EVENTS_PER_S }.into()],
+            Self::Sagas => vec![Work::Sagas { count: 10_000, at_once: 64 }.into()],
             Self::Projections | Self::All(_) => Vec::new(),
         }
     }
 
     /// Whether it begins with an empty log, of whatever size others are asked for.
     pub fn needs_no_log(&self) -> bool {
-        matches!(self, Self::Lag)
+        matches!(self, Self::Lag | Self::Sagas)
     }
 }
 
