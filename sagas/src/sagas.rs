@@ -52,8 +52,9 @@ impl<S: Saga> Clone for Sagas<S> {
 /// The longest id of a saga that starts, so that each key of a step fits into 255 bytes, and that of a child's start.
 const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo/start".len();
 
-/// How often who waits for the end of a saga looks at it at the most.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// For how long who waits for the end of a saga leaves it alone, at first and at most.
+const BETWEEN_LOOKS_MIN: Duration = Duration::from_millis(1);
+const BETWEEN_LOOKS_MAX: Duration = Duration::from_millis(16);
 /// How often a step that waits for a child looks whether that has ended.
 const CHILD_EVERY: Duration = Duration::from_millis(500);
 
@@ -259,6 +260,7 @@ impl<S: Saga> Sagas<S> {
     pub async fn ended(&self, id: &str, time: Duration) -> Result<Option<Outcome>, LoadError> {
         let until = Instant::now() + time;
         let mut published = self.journals.executor().store().published();
+        let mut pause = BETWEEN_LOOKS_MIN;
         loop {
             published.mark_unchanged();
             if let Some(outcome) = self.load(id).await?.outcome() {
@@ -268,7 +270,8 @@ impl<S: Saga> Sagas<S> {
                 return Ok(None);
             }
             // Most of what is appended is about others.
-            sleep(BETWEEN_LOOKS).await;
+            sleep(pause).await;
+            pause = (2 * pause).min(BETWEEN_LOOKS_MAX);
         }
     }
 

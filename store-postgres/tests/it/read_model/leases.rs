@@ -150,13 +150,14 @@ async fn a_transaction_that_stands_still_keeps_nobody_out() {
 /// A batch that takes longer than the lease has it again when it is committed.
 #[tokio::test]
 async fn a_long_batch_renews_its_lease() {
-    let lease = Duration::from_millis(1_500);
+    let lease = Duration::from_secs(3);
     let model = short(&shared_url(), lease).await;
     register(&model, &id("p", 1), 1, TABLE).await;
     let claim = take(&model, &id("p", 1), 0, "a").await;
     let mut tx = model.begin(&step(&claim, 1)).await.unwrap();
-    for _ in 0..4 {
-        tx.query("SELECT pg_sleep(0.2)", ()).await.unwrap();
+    // Longer than the lease, which would have run out by now.
+    for _ in 0..8 {
+        tx.query("SELECT pg_sleep(0.5)", ()).await.unwrap();
     }
     model.commit(tx).await.unwrap();
     assert!(model.take(&id("p", 1), Partition(0), &WorkerId("b".into())).await.unwrap().is_none());
