@@ -10,11 +10,15 @@ use std::{
     vec,
 };
 
-use futures::{Stream, future::BoxFuture, stream};
+use futures::{
+    FutureExt, Stream,
+    future::{self, BoxFuture},
+    stream,
+};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tracing::Instrument;
 
-use crate::{EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
+use crate::{EventId, EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
 
 /// The most events that a subscription holds, unless it is told otherwise: there may be thousands of subscriptions.
 const PAGE_EVENTS: usize = 256;
@@ -74,6 +78,8 @@ pub struct Subscription<S: ?Sized> {
     published: watch::Receiver<Position>,
     /// The last position that was looked at.
     looked_to: Position,
+    /// The event there, where it is known.
+    event: Option<EventId>,
     state: State,
 }
 
@@ -113,6 +119,16 @@ fn ask(question: impl Future<Output = Result<Answer, StoreError>> + Send + 'stat
     }))
 }
 
+/// Asks for little: what is in memory is answered at once, without a task. (Who catches up with a log in memory would keep
+/// all others from the thread.)
+fn ask_for_little(question: impl Future<Output = Result<Answer, StoreError>> + Send + 'static) -> Asked {
+    let mut question = Box::pin(question);
+    match question.as_mut().now_or_never() {
+        Some(answer) => Mutex::new(Box::pin(future::ready(answer))),
+        None => ask(question),
+    }
+}
+
 impl<S: EventStore> Subscription<S> {
     /// Subscribes to the events that a filter lets through.
     ///
@@ -133,15 +149,15 @@ impl<S: EventStore + ?Sized> Subscription<S> {
         let filter = filter.into();
         filter.validate()?;
         let published = store.published();
-        let looked_to = match from {
-            StartFrom::Beginning => Position::START,
-            StartFrom::Now => *published.borrow(),
+        let (looked_to, event) = match from {
+            StartFrom::Beginning => (Position::START, None),
+            StartFrom::Now => (*published.borrow(), None),
             StartFrom::After(token) => {
                 store.check(&token).await?;
-                token.position
+                (token.position, Some(token.event))
             }
         };
-        Ok(Self { store, filter, page_events: PAGE_EVENTS, published, looked_to, state: State::Behind })
+        Ok(Self { store, filter, page_events: PAGE_EVENTS, published, looked_to, event, state: State::Behind })
     }
 
     /// Reads and holds up to so many events at a time, instead of 256: where there is much to catch up with, more are
@@ -162,9 +178,14 @@ impl<S: EventStore + ?Sized> Subscription<S> {
             match &mut self.state {
                 State::Behind => {
                     let head = *self.published.borrow_and_update();
-                    self.state = State::Asking(match self.looked_to >= head {
-                        true => self.ask_token(self.looked_to, Answer::CaughtUp),
-                        false => self.ask_page(head),
+                    self.state = State::Asking(match (self.looked_to < head, self.event) {
+                        (true, _) => ask(self.page(head)),
+                        (false, None) => ask_for_little(self.token(self.looked_to, Answer::CaughtUp)),
+                        (false, Some(event)) => {
+                            self.state = State::Live;
+                            let token = Token { store: self.store.id(), position: self.looked_to, event };
+                            return Ok(Delivery::CaughtUp(token));
+                        }
                     });
                 }
                 State::Asking(answer) => {
@@ -182,7 +203,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                             self.state = State::Delivering(page.events.into_iter(), silent_to);
                         }
                         Answer::Progress(token) => {
-                            self.looked_to = token.position;
+                            (self.looked_to, self.event) = (token.position, Some(token.event));
                             return Ok(Delivery::Progress(token));
                         }
                         Answer::CaughtUp(token) => {
@@ -193,11 +214,11 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                 }
                 State::Delivering(events, silent_to) => {
                     if let Some(event) = events.next() {
-                        self.looked_to = event.position;
+                        (self.looked_to, self.event) = (event.position, Some(event.id));
                         return Ok(Delivery::Event(event));
                     }
                     self.state = match *silent_to {
-                        Some(position) => State::Asking(self.ask_token(position, Answer::Progress)),
+                        Some(position) => State::Asking(ask_for_little(self.token(position, Answer::Progress))),
                         None => State::Behind,
                     };
                 }
@@ -208,25 +229,30 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                     if self.published.has_changed().is_err() {
                         self.published = self.store.published();
                     }
-                    if self.published.wait_for(|head| *head > self.looked_to).await.is_err() {
+                    let Ok(head) = self.published.wait_for(|head| *head > self.looked_to).await.map(|head| *head)
+                    else {
                         return Err(StoreError::stopped("the store was closed, or has stopped"));
-                    }
-                    self.state = State::Behind;
+                    };
+                    self.state = State::Asking(ask_for_little(self.page(head)));
                 }
             }
         }
     }
 
-    fn ask_page(&self, head: Position) -> Asked {
+    fn page(&self, head: Position) -> impl Future<Output = Result<Answer, StoreError>> + Send + use<S> {
         let from = self.looked_to.plus(1);
         let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
         let store = Arc::clone(&self.store);
-        ask(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) })
+        async move { Ok(Answer::Page(store.read_log(&read).await?, head)) }
     }
 
-    fn ask_token(&self, position: Position, answer: fn(Token) -> Answer) -> Asked {
+    fn token(
+        &self,
+        position: Position,
+        answer: fn(Token) -> Answer,
+    ) -> impl Future<Output = Result<Answer, StoreError>> + Send + use<S> {
         let store = Arc::clone(&self.store);
-        ask(async move { store.token(position).await.map(answer) })
+        async move { store.token(position).await.map(answer) }
     }
 
     /// The deliveries as a [`Stream`], which ends after its first error.
