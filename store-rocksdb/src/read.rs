@@ -124,8 +124,14 @@ impl<'a> View<'a> {
         let mut found = Vec::new();
         match direction {
             Direction::Forwards => {
-                self.index().versions(stream, from, direction, count, &mut found)?;
-                self.segments.versions(stream, from, direction, self.head, count, &mut found);
+                let mut newest = Vec::new();
+                self.segments.versions(stream, from, direction, self.head, count, &mut newest);
+                // What begins in memory goes on there.
+                if newest.first().is_none_or(|(first, _)| *first != from) {
+                    self.index().versions(stream, from, direction, count, &mut found)?;
+                }
+                newest.truncate(count - found.len());
+                found.append(&mut newest);
             }
             Direction::Backwards => {
                 self.segments.versions(stream, from, direction, self.head, count, &mut found);
