@@ -22,6 +22,9 @@ mod read_model;
 #[cfg(feature = "stores")]
 mod sagas;
 
+/// Whatever hangs ends the round.
+#[cfg(feature = "stores")]
+const PATIENCE: Duration = Duration::from_secs(1_800);
 /// Streams that a warm load goes round: their blocks fit a cache of 48 MiB, however scattered.
 const WARM_STREAMS: usize = 10;
 /// Streams that a cold load reads at most, so that hardly two of them share a block.

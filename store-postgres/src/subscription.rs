@@ -153,15 +153,14 @@ impl Follower {
         let mut polling = time::interval(self.shared.options.poll);
         polling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let to_announce = Arc::clone(&self.publisher.to_announce);
-        // What the last connection did not come to is told by this one.
-        let mut is_to_announce = to_announce.is_due.load(SeqCst);
         let mut announced_at = Instant::now() - ANNOUNCEMENTS_APART;
         loop {
             tokio::select! {
                 () = heard.notified() => self.look(&session).await?,
-                () = to_announce.due.notified() => is_to_announce = true,
-                () = time::sleep_until(announced_at + ANNOUNCEMENTS_APART), if is_to_announce => {
-                    (is_to_announce, announced_at) = (false, Instant::now());
+                () = to_announce.due.notified() => {}
+                // What the last connection did not come to is told by this one.
+                () = time::sleep_until(announced_at + ANNOUNCEMENTS_APART), if to_announce.is_due.load(SeqCst) => {
+                    announced_at = Instant::now();
                     to_announce.is_due.store(false, SeqCst);
                     let position = self.publisher.seen().position.to_string();
                     let params = [(&channel as _, Type::TEXT), (&position as _, Type::TEXT)];

@@ -22,7 +22,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{Seen, at_once, histogram, nanos};
+use super::{PATIENCE, Seen, at_once, histogram, nanos};
 use crate::{
     event::Events,
     job::{Job, Log, Measured, Times, Work, Write},
@@ -37,8 +37,6 @@ use crate::{
     },
 };
 
-/// Whatever hangs ends the round.
-const PATIENCE: Duration = Duration::from_secs(1_800);
 /// How often is looked where a projection is.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 /// How often a query asks for an account while a read model is built anew.

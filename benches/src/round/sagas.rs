@@ -1,9 +1,6 @@
 //! Sagas of five commands, of which the last is refused in one of twenty, beside the same commands sent by hand.
 
-use std::{
-    convert::Infallible,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -16,15 +13,13 @@ use indelible_sagas::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Recorder, Seen, histogram, nanos};
+use super::{PATIENCE, Recorder, Seen, histogram, nanos};
 use crate::{
     job::{Job, Measured},
     read_model::ours::Model,
     subject::{Kind, indelible::Store},
 };
 
-/// Whatever hangs ends the round.
-const PATIENCE: Duration = Duration::from_secs(1_800);
 const STEPS: [&str; 5] = ["1", "2", "3", "4", "5"];
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
