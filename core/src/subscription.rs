@@ -80,6 +80,8 @@ pub struct Subscription<S: ?Sized> {
     looked_to: Position,
     /// The event there, where it is known.
     event: Option<EventId>,
+    /// Whether there is more to be read than a page.
+    is_far: bool,
     state: State,
 }
 
@@ -119,8 +121,7 @@ fn ask(question: impl Future<Output = Result<Answer, StoreError>> + Send + 'stat
     }))
 }
 
-/// Asks for little: what is in memory is answered at once, without a task. (Who catches up with a log in memory would keep
-/// all others from the thread.)
+/// Asks for little: what is in memory is answered at once, without a task.
 fn ask_for_little(question: impl Future<Output = Result<Answer, StoreError>> + Send + 'static) -> Asked {
     let mut question = Box::pin(question);
     match question.as_mut().now_or_never() {
@@ -157,7 +158,8 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                 (token.position, Some(token.event))
             }
         };
-        Ok(Self { store, filter, page_events: PAGE_EVENTS, published, looked_to, event, state: State::Behind })
+        let (page_events, is_far, state) = (PAGE_EVENTS, true, State::Behind);
+        Ok(Self { store, filter, page_events, published, looked_to, event, is_far, state })
     }
 
     /// Reads and holds up to so many events at a time, instead of 256: where there is much to catch up with, more are
@@ -179,8 +181,8 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                 State::Behind => {
                     let head = *self.published.borrow_and_update();
                     self.state = State::Asking(match (self.looked_to < head, self.event) {
-                        (true, _) => ask(self.page(head)),
-                        (false, None) => ask_for_little(self.token(self.looked_to, Answer::CaughtUp)),
+                        (true, _) => self.ask_page(head),
+                        (false, None) => self.ask_token(self.looked_to, Answer::CaughtUp),
                         (false, Some(event)) => {
                             self.state = State::Live;
                             let token = Token { store: self.store.id(), position: self.looked_to, event };
@@ -195,6 +197,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                         Answer::Page(page, head) => {
                             #[cfg(feature = "bugs")]
                             let head = crate::bugs::head_after_page(head, &self.published);
+                            self.is_far = page.next.is_some();
                             let looked_to = page.next.map_or(head, Position::before);
                             let silent_to = match page.events.last() {
                                 Some(last) if last.position == looked_to => None,
@@ -218,7 +221,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                         return Ok(Delivery::Event(event));
                     }
                     self.state = match *silent_to {
-                        Some(position) => State::Asking(ask_for_little(self.token(position, Answer::Progress))),
+                        Some(position) => State::Asking(self.ask_token(position, Answer::Progress)),
                         None => State::Behind,
                     };
                 }
@@ -233,26 +236,24 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                     else {
                         return Err(StoreError::stopped("the store was closed, or has stopped"));
                     };
-                    self.state = State::Asking(ask_for_little(self.page(head)));
+                    self.state = State::Asking(self.ask_page(head));
                 }
             }
         }
     }
 
-    fn page(&self, head: Position) -> impl Future<Output = Result<Answer, StoreError>> + Send + use<S> {
+    fn ask_page(&self, head: Position) -> Asked {
         let from = self.looked_to.plus(1);
         let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
         let store = Arc::clone(&self.store);
-        async move { Ok(Answer::Page(store.read_log(&read).await?, head)) }
+        let page = async move { Ok(Answer::Page(store.read_log(&read).await?, head)) };
+        // Who catches up with a log that is in memory would keep all others from the thread.
+        if self.is_far { ask(page) } else { ask_for_little(page) }
     }
 
-    fn token(
-        &self,
-        position: Position,
-        answer: fn(Token) -> Answer,
-    ) -> impl Future<Output = Result<Answer, StoreError>> + Send + use<S> {
+    fn ask_token(&self, position: Position, answer: fn(Token) -> Answer) -> Asked {
         let store = Arc::clone(&self.store);
-        async move { store.token(position).await.map(answer) }
+        ask_for_little(async move { store.token(position).await.map(answer) })
     }
 
     /// The deliveries as a [`Stream`], which ends after its first error.
