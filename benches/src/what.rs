@@ -34,7 +34,7 @@ pub enum What {
     Rebuild,
     /// These three
     Projections,
-    /// Ten thousand sagas of five commands, and the same commands by hand
+    /// Thousands of sagas of five commands, and the same commands by hand
     Sagas,
     /// All of these but those of read models and sagas that the subjects can do, on logs of one and of twenty million events
     All(Append),
@@ -145,7 +145,10 @@ impl What {
             }
             Self::Lag => vec![Work::Lag { write: Write::Upsert, events_per_s: LIVE_EVENTS_PER_S, times }.into()],
             Self::Rebuild => vec![Work::Rebuild { events_per_s: LIVE_EVENTS_PER_S }.into()],
-            Self::Sagas => vec![Work::Sagas { count: 10_000, at_once: 64 }.into()],
+            Self::Sagas => {
+                let sagas = |(count, at_once)| Work::Sagas { count, at_once }.into();
+                [(1_000, 1), (10_000, 16), (10_000, 64)].map(sagas).into()
+            }
             Self::Projections | Self::All(_) => Vec::new(),
         }
     }

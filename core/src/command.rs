@@ -193,6 +193,9 @@ impl<P: Plan> IntoFuture for Execution<P> {
 async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) -> Result<Done, CommandError<P::Error>> {
     let first_id = context.first_event_id(plan.stream()?.as_ref());
     let deadline = context.deadline().map(Instant::from_std);
+    if let Some(done) = repeated(executor, first_id).await? {
+        return Ok(done);
+    }
     let mut failed: Vec<FailedCondition> = Vec::new();
     // Whether the last attempt rested on states that are not the newest.
     let mut stale = false;
@@ -249,9 +252,11 @@ async fn run<P: Plan>(executor: &Executor, plan: &P, context: CommandContext) ->
                 }
                 (failed, stale) = (conditions, true);
             }
-            // Whether it was done before is not asked first: an append tells, and of most commands none was.
-            Err(error @ (StoreError::IdConflict { .. } | StoreError::Invalid(_))) => {
-                return repeated(executor, first_id).await?.ok_or(error.into());
+            Err(StoreError::IdConflict { id, position }) => {
+                return match repeated(executor, first_id).await? {
+                    Some(done) if Some(id) == first_id => Ok(done),
+                    _ => Err(StoreError::IdConflict { id, position }.into()),
+                };
             }
             Err(error) => return Err(error.into()),
         }

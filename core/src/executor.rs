@@ -224,7 +224,7 @@ impl Executor {
         stream: &StreamId,
         refresh: bool,
     ) -> Result<(Arc<Loaded<A>>, bool), LoadError> {
-        let remembered = self.remembered::<A>(stream);
+        let remembered = self.shared.cache.get::<A>(stream);
         if let (false, Some(loaded)) = (refresh, &remembered) {
             return Ok((loaded.clone(), false));
         }
@@ -249,11 +249,6 @@ impl Executor {
     pub(crate) async fn restore<A: Aggregate>(&self, stream: &StreamId, max: Version) -> Result<Loaded<A>, LoadError> {
         let loaded = from_snapshot(self.store(), stream, max).await?;
         Ok(loaded.unwrap_or_else(|| Loaded::new(A::default())))
-    }
-
-    /// What is remembered of a stream.
-    pub(crate) fn remembered<A: Aggregate>(&self, stream: &StreamId) -> Option<Arc<Loaded<A>>> {
-        self.shared.cache.get(stream)
     }
 
     pub(crate) fn remember<A: Aggregate>(&self, stream: &StreamId, loaded: Arc<Loaded<A>>) {

@@ -1,6 +1,6 @@
 //! Repositories: the aggregates of one type in a store, now and as they were.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::marker::PhantomData;
 
 use futures::{StreamExt, stream::BoxStream};
 
@@ -114,16 +114,7 @@ impl<A: Aggregate> Repository<A> {
     /// [`LoadError::Decode`] for an event that can't be read, [`LoadError::Store`] for what the store says.
     pub async fn load(&self, id: impl IntoId<A::Id>) -> Result<Loaded<A>, LoadError> {
         let (loaded, _) = self.executor.load::<A>(&A::stream(&id.into_id())?, true).await?;
-        Ok(Arc::unwrap_or_clone(loaded))
-    }
-
-    /// An aggregate as this process knows it from its last load or append, without a look into the log, where others may
-    /// have written since; `None` where its executor remembers none.
-    ///
-    /// # Errors
-    /// [`InvalidInput`] for an id that makes no stream name.
-    pub fn remembered(&self, id: impl IntoId<A::Id>) -> Result<Option<Arc<Loaded<A>>>, InvalidInput> {
-        Ok(self.executor.remembered(&A::stream(&id.into_id())?))
+        Ok(std::sync::Arc::unwrap_or_clone(loaded))
     }
 
     /// An aggregate as it was. A position or a time replays its stream from the start, a version from the snapshot where

@@ -15,7 +15,11 @@ use futures::{
     future::{self, BoxFuture},
     stream,
 };
-use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::{JoinSet, coop::consume_budget},
+};
 use tracing::Instrument;
 
 use crate::{EventId, EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
@@ -191,6 +195,8 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                     });
                 }
                 State::Asking(answer) => {
+                    // What is answered at once must not keep all others from the thread.
+                    consume_budget().await;
                     let answer = answer.get_mut().unwrap_or_else(PoisonError::into_inner).await;
                     self.state = State::Behind;
                     match answer? {

@@ -1,7 +1,7 @@
 //! One entry's turn: look into the journal, have it done, write down what came of it. Workers and the crash tests do all
 //! their work here.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
 #[cfg(feature = "bugs")]
@@ -25,15 +25,6 @@ pub(crate) struct Desk<S: Saga, P> {
 
 /// What came of a call.
 pub(crate) type Answer = Result<Value, Failure>;
-
-/// From where an entry is known.
-#[derive(Clone, Copy)]
-pub(crate) enum Known {
-    /// From the log, as the agenda follows it: where the saga stands, the log tells.
-    Log,
-    /// From what this desk has just written there.
-    Written,
-}
 
 /// What came of an entry.
 #[derive(Debug, PartialEq)]
@@ -64,7 +55,7 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
     /// [`TurnError`]; the entry stays due.
     #[cfg(feature = "testing")]
     pub async fn turn(&self, entry: &Entry) -> Result<Turn, TurnError> {
-        self.turn_again(entry, Known::Log, &mut None).await
+        self.turn_again(entry, &mut None).await
     }
 
     /// Has an entry done, if it is to be done. An answer that can't be written stays in `answer`, and is written at the
@@ -72,16 +63,8 @@ impl<S: Saga, P: Perform<S>> Desk<S, P> {
     ///
     /// # Errors
     /// [`TurnError`]; the entry stays due.
-    pub async fn turn_again(
-        &self,
-        entry: &Entry,
-        known: Known,
-        answer: &mut Option<Answer>,
-    ) -> Result<Turn, TurnError> {
-        let journal = match known {
-            Known::Log => Arc::new(self.sagas.load(&entry.saga).await?),
-            Known::Written => self.sagas.written(&entry.saga).await?,
-        };
+    pub async fn turn_again(&self, entry: &Entry, answer: &mut Option<Answer>) -> Result<Turn, TurnError> {
+        let journal = self.sagas.load(&entry.saga).await?;
         let step = entry.item.step().to_owned();
         let attempt = entry.attempt;
         let act = if matches!(entry.item, Item::Undo(_)) { Act::Undo } else { Act::Do };

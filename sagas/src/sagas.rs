@@ -1,6 +1,6 @@
 //! The sagas of one type in a store: to start them, to tell them something, to look at them.
 
-use std::{borrow::Cow, fmt::Write as _, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use futures::TryStreamExt;
 use indelible_core::{
@@ -251,17 +251,6 @@ impl<S: Saga> Sagas<S> {
     /// As [`Repository::load`].
     pub async fn load(&self, id: &str) -> Result<Loaded<Journal<S>>, LoadError> {
         self.journals.load(id).await
-    }
-
-    /// Where a saga stood when this handle, or a clone of it, wrote to its journal.
-    ///
-    /// # Errors
-    /// As [`Repository::load`], where nothing is remembered.
-    pub(crate) async fn written(&self, id: &str) -> Result<Arc<Loaded<Journal<S>>>, LoadError> {
-        match self.journals.remembered(id)? {
-            Some(journal) => Ok(journal),
-            None => Ok(Arc::new(self.load(id).await?)),
-        }
     }
 
     /// Waits until a saga has ended, and says how; `None` where it has not in time.

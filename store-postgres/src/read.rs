@@ -254,10 +254,6 @@ impl Reader {
         if position == Position::START {
             return Ok(Token::start(self.store()));
         }
-        let seen = self.seen.token();
-        if seen.position == position {
-            return Ok(seen);
-        }
         let place = bigint(position.get());
         let mut patience = Patience::new(self.shared.options.patience);
         loop {

@@ -24,7 +24,7 @@ use crate::{
 /// Callers that fill a log.
 const FILLERS: u32 = 1_024;
 /// The streams of one of some callers: they are dealt out one by one, so that no two callers ever want the same.
-fn share(streams: u32, caller: u32, callers: u32) -> impl ExactSizeIterator<Item = u32> + Clone {
+pub(super) fn share(streams: u32, caller: u32, callers: u32) -> impl ExactSizeIterator<Item = u32> + Clone {
     (0..(streams - caller).div_ceil(callers)).map(move |mine| caller + mine * callers)
 }
 
@@ -147,9 +147,9 @@ fn start<S: Subject>(
     (tasks, recorder)
 }
 
-async fn join(mut callers: JoinSet<Result<()>>) -> Result<()> {
+pub(super) async fn join(mut callers: JoinSet<Result<()>>) -> Result<()> {
     while let Some(ended) = callers.join_next().await {
-        ended?.context("an append failed")?;
+        ended?.context("a caller failed")?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, time::Instant};
 
 use anyhow::{Result, bail, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indelible_core::{Aggregate, Apply, AsStore, Context, Event, Events, Handle, Repository, Timestamp};
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_rocksdb::{RocksModel, RocksStore};
@@ -12,8 +11,13 @@ use indelible_sagas::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
-use super::{PATIENCE, Recorder, Seen, histogram, nanos};
+use super::{
+    PATIENCE, Recorder, Seen,
+    append::{join, share},
+    histogram, nanos,
+};
 use crate::{
     job::{Job, Measured},
     read_model::ours::Model,
@@ -87,19 +91,42 @@ async fn both<S: Store + AsStore, M: Model + AgendaModel>(
     Ok(vec![measured(by_hand, "sagas-commands-by-hand"), measured(steps, "sagas-steps")])
 }
 
+/// Does something with each number, so many at once, each of which is a task.
+async fn each<F: Future<Output = Result<()>> + Send>(
+    count: u32,
+    at_once: u32,
+    does: impl Fn(u32) -> F + Clone + Send + 'static,
+) -> Result<()> {
+    let mut callers = JoinSet::new();
+    for caller in 0..at_once {
+        let does = does.clone();
+        callers.spawn(async move {
+            for n in share(count, caller, at_once) {
+                does(n).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    join(callers).await
+}
+
 /// How long each command takes.
 async fn by_hand<S: Store + AsStore>(store: &S, count: u32, at_once: u32) -> Result<Seen> {
     let (counters, recorder) = (Repository::<Counter>::new(store), Recorder::new());
     let began = Instant::now();
-    let each = async |n: u32| {
-        for step in STEPS {
-            let started = Instant::now();
-            counters.execute(format!("hand{n}.{step}"), Count).await?;
-            recorder.record(n, started.elapsed());
+    let recorded = recorder.clone();
+    let commands = move |n: u32| {
+        let (counters, recorder) = (counters.clone(), recorded.clone());
+        async move {
+            for step in STEPS {
+                let started = Instant::now();
+                counters.execute(format!("hand{n}.{step}"), Count).await?;
+                recorder.record(n, started.elapsed());
+            }
+            Ok(())
         }
-        anyhow::Ok(())
     };
-    stream::iter(0..count).map(each).buffer_unordered(at_once as usize).try_collect::<()>().await?;
+    each(count, at_once, commands).await?;
     Seen::new(recorder.sum()?, began.elapsed())
 }
 
@@ -109,15 +136,19 @@ async fn steps<S: Store + AsStore, M: AgendaModel>(store: &S, model: &M, count: 
     let running = SagaWorker::new(store).add(model, Counters(Repository::new(store))).start().await?;
     let sagas = Sagas::<Five>::new(store);
     let began = Instant::now();
-    let each = async |n: u32| {
-        let (id, fails) = (n.to_string(), n % 20 == 7);
-        sagas.start(&id, Five { fails }).await?;
-        let ended = sagas.ended(&id, PATIENCE).await?;
-        let expected = if fails { Outcome::Compensated } else { Outcome::Completed };
-        ensure!(ended == Some(expected), "saga {id} has come to {ended:?}");
-        Ok(())
+    let started = sagas.clone();
+    let saga = move |n: u32| {
+        let sagas = started.clone();
+        async move {
+            let (id, fails) = (n.to_string(), n % 20 == 7);
+            sagas.start(&id, Five { fails }).await?;
+            let ended = sagas.ended(&id, PATIENCE).await?;
+            let expected = if fails { Outcome::Compensated } else { Outcome::Completed };
+            ensure!(ended == Some(expected), "saga {id} has come to {ended:?}");
+            Ok(())
+        }
     };
-    stream::iter(0..count).map(each).buffer_unordered(at_once as usize).try_collect::<()>().await?;
+    each(count, at_once, saga).await?;
     let took = began.elapsed();
     let mut times = histogram();
     for n in 0..count {

@@ -38,20 +38,6 @@ async fn an_account_is_known_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_is_remembered_is_what_was_loaded_or_written_here() {
-    let store = MemoryStore::new();
-    let (here, there) = (Repository::<Account>::new(&store), Repository::<Account>::new(&store));
-    let remembered = || here.remembered("a").unwrap().map(|account| account.balance);
-    there.execute("a", Deposit(1)).await.unwrap();
-    assert_eq!(remembered(), None);
-    here.execute("a", Deposit(2)).await.unwrap();
-    there.execute("a", Deposit(4)).await.unwrap();
-    assert_eq!(remembered(), Some(3), "nobody has looked into the log since");
-    here.load("a").await.unwrap();
-    assert_eq!(remembered(), Some(7));
-}
-
-#[tokio::test]
 async fn a_hundred_thousand_events_are_never_held_at_once() {
     let store = Watched::new();
     let stream = || "account-a".parse().unwrap();

@@ -12,7 +12,8 @@ use indelible_core::{
     AnyStore, Delivery, Event, PAGE_EVENTS_MAX, Position, Query, RecordedEvent, StartFrom, Store, StoreError,
     Subscription, Token,
 };
-use tokio::{sync::watch, task::JoinHandle};
+
+use tokio::task::JoinHandle;
 
 use super::lane::{message, told};
 use crate::Envelope;
@@ -67,27 +68,18 @@ pub(super) struct Ahead<E> {
     read: Vec<RecordedEvent>,
     /// How far the chunks that were taken go.
     pub taken_to: Token,
-    published: watch::Receiver<Position>,
 }
 
 impl<E: Event> Ahead<E> {
     pub async fn from(store: &AnyStore, query: &Query, from: Token) -> Result<Self, StoreError> {
-        let published = store.published();
         let subscription = Subscription::shared(store.clone(), query.clone(), StartFrom::After(from)).await?;
         let subscription = subscription.pages_of(PAGE_EVENTS_MAX);
-        let (chunk, decoding, read) = (Chunk::default(), VecDeque::new(), Vec::new());
-        Ok(Self { subscription, chunk, decoding, read, taken_to: from, published })
+        Ok(Self { subscription, chunk: Chunk::default(), decoding: VecDeque::new(), read: Vec::new(), taken_to: from })
     }
 
     /// Reads until a chunk is full or all is read that is there, and waits while that is nothing. May be dropped and
     /// called again.
     pub async fn fill(&mut self, events_max: usize, bytes_max: usize) -> Result<(), StoreError> {
-        let (chunk, published) = (&mut self.chunk, *self.published.borrow());
-        // What came while others were at work need not wait for another round.
-        let has_room = chunk.count < events_max && chunk.bytes < bytes_max;
-        if chunk.caught_up && has_room && chunk.looked_to.is_some_and(|token| token.position < published) {
-            (chunk.closed, chunk.caught_up) = (false, false);
-        }
         while !self.chunk.closed {
             let token = match self.subscription.next().await? {
                 Delivery::Event(event) => {
@@ -203,43 +195,5 @@ impl<E> Step<'_, E> {
             Self::Batch(events) => events.last().map(|last| &last.recorded),
             Self::Undecodable(undecodable) => Some(&undecodable.recorded),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use indelible_core::{
-        Append, AsStore as _, ContentType, EventStore as _, EventType, ExpectedVersion, Filter, NewEvent,
-        store::memory::MemoryStore,
-    };
-    use serde::{Deserialize, Serialize};
-
-    use super::*;
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
-    enum CounterEvent {
-        Counted,
-    }
-
-    #[tokio::test]
-    async fn what_comes_before_a_chunk_is_taken_belongs_to_it() {
-        let store = MemoryStore::new();
-        let count = async || {
-            let event = NewEvent::new(EventType::from_static("Counted"), ContentType::JSON, "null");
-            store.append(Append::to("counter-a".parse().unwrap(), ExpectedVersion::Any, [event])).await.unwrap()
-        };
-        let start = Token::start(store.id());
-        let mut ahead = Ahead::<CounterEvent>::from(&store.as_store(), &Query::default(), start).await.unwrap();
-        for events_max in [8, 2, 1] {
-            for _ in 0..2 {
-                count().await;
-                ahead.fill(events_max, usize::MAX).await.unwrap();
-            }
-            let chunk = ahead.take();
-            assert_eq!(chunk.events.len(), events_max.min(2));
-            assert_eq!(chunk.caught_up, events_max > 2);
-        }
-        ahead.fill(8, usize::MAX).await.unwrap();
-        assert_eq!(ahead.take().events.len(), 1, "what had no room comes next");
     }
 }

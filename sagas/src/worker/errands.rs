@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     Agenda, AgendaModel, Clock, Perform, Saga, SagaOptions,
     agenda::{Entry, Item, Work},
-    desk::{self, Answer, Desk, Turn, message},
+    desk::{Answer, Desk, Turn, message},
 };
 
 /// How long an agenda is left alone at least, also after it was told of something: its batch may not be committed yet.
@@ -326,7 +326,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         self.timers += usize::from(entry.work == Work::Timer);
         let (office, attempts, draining) = (self.office.clone(), self.attempts.clone(), self.draining.clone());
         self.at_work.spawn(async move {
-            let mut errand = office.errand(entry, desk::Known::Log, tries, answer).await;
+            let mut errand = office.errand(entry, tries, answer).await;
             // A call that is all that follows is made at once, in the same place.
             while errand.entry.work == Work::Call
                 && let Some(Turn::Done(next)) = &errand.turn
@@ -337,7 +337,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
                 let next = next.clone();
                 let Some((tries, answer)) = attempts.begin(&next) else { break };
                 attempts.rest(Errand { turn: Some(Turn::Done(Vec::new())), ..errand });
-                errand = office.errand(next, desk::Known::Written, tries, answer).await;
+                errand = office.errand(next, tries, answer).await;
             }
             errand
         });
@@ -354,8 +354,8 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
 
 impl<S: Saga, M, P: Perform<S>> Office<S, M, P> {
     /// Has an entry done, and says what came of it.
-    async fn errand(&self, entry: Entry, known: desk::Known, tries: u32, mut answer: Option<Answer>) -> Errand {
-        let turn = AssertUnwindSafe(self.desk.turn_again(&entry, known, &mut answer)).catch_unwind().await;
+    async fn errand(&self, entry: Entry, tries: u32, mut answer: Option<Answer>) -> Errand {
+        let turn = AssertUnwindSafe(self.desk.turn_again(&entry, &mut answer)).catch_unwind().await;
         let failed = |error: &dyn fmt::Display| {
             tracing::warn!(saga = S::NAME, id = entry.saga, item = %entry.item, %error,
                 "what is due could not be done, and stays due");
