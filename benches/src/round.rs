@@ -347,7 +347,7 @@ mod tests {
         std::fs::create_dir(&wrong).expect("a directory");
         job.place = Place::Directory(wrong);
         let failed = run::<Slow>(&job);
-        assert!(failed.is_err_and(|error| format!("{error:#}") == "an append failed: 1 is not 0"));
+        assert!(failed.is_err_and(|error| format!("{error:#}") == "a caller failed: 1 is not 0"));
     }
 
     #[test]

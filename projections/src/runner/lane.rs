@@ -230,15 +230,16 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 
     async fn before(&self, envelopes: &[Envelope<P::Event>]) -> Result<(), Trouble> {
-        self.guarded(self.shared.projection.before_batch(envelopes)).await
+        self.guarded(async { self.shared.projection.before_batch(envelopes).await }).await
     }
 
     async fn handle(&self, envelopes: &[Envelope<P::Event>], tx: &mut M::Tx) -> Result<(), Trouble> {
-        let handled = self.guarded(self.shared.projection.apply_batch(envelopes, tx)).await;
+        let handled = self.guarded(async { self.shared.projection.apply_batch(envelopes, tx).await }).await;
         handled.map_err(|trouble| self.shared.model.trouble(tx).map_or(trouble, Trouble::from))
     }
 
-    /// Runs a handler. A panic, and a time without end, are failures.
+    /// Runs a handler, which is called in here: a panic, also one before there is anything to await, and a time without
+    /// end are failures.
     async fn guarded(&self, handler: impl Future<Output = Result<(), Cause>>) -> Result<(), Trouble> {
         match timeout(self.shared.options.batch_time_max, AssertUnwindSafe(handler).catch_unwind()).await {
             Ok(Ok(Ok(()))) => Ok(()),

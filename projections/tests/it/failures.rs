@@ -41,6 +41,41 @@ impl<const PARK: bool> Project<MemoryModel> for Picky<PARK> {
     }
 }
 
+/// Panics when it is called, and not when what it returns is awaited.
+struct Rash;
+impl Projection for Rash {
+    const NAME: &'static str = "rash";
+    const RETRY: Retry = Picky::<false>::RETRY;
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<MemoryModel> for Rash {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut MemoryTx) -> Result<(), Cause> {
+        tally(envelope, tx).await
+    }
+    fn apply_batch(
+        &self,
+        envelopes: &[Envelope<AccountEvent>],
+        _: &mut MemoryTx,
+    ) -> impl Future<Output = Result<(), Cause>> + Send {
+        assert!(envelopes.is_empty(), "the beast");
+        std::future::ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_at_once_takes_nothing_else_down() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let head = deposits(&store, 3).await;
+    let running = Worker::new(&store).add(&model, Rash).add(&model, Tally).start().await.unwrap();
+    let Waited::Stopped(error) = running.wait_for(&head, SOON).await.unwrap() else { panic!("went on") };
+    assert!(error.contains("the beast"), "{error}");
+    assert!(running.is_alive());
+    assert!(running.drain(SOON).await);
+}
+
 #[tokio::test]
 async fn a_poison_event_stops_its_partition_and_no_other_and_restarts() {
     for poison in [13, 666] {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -112,6 +112,85 @@ async fn an_answer_that_no_event_holds_is_an_attempt_as_any_other() {
         assert!(journal.iter().any(failed), "nobody knows what came of it");
         assert!(running.drain(SOON).await);
     }
+}
+
+/// A call that takes too long, or panics, may have had its effect: it is tried again under the same key.
+#[tokio::test]
+async fn a_call_that_hangs_or_panics_is_an_attempt_as_any_other() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Hangs {
+        panics: bool,
+    }
+    impl Saga for Hangs {
+        const NAME: &'static str = "hangs";
+        type Effect = bool;
+        fn plan(&self, _: &Past) -> Plan<bool> {
+            let retry = Retry { attempts_max: 2, pause_first: Duration::from_millis(1), ..Retry::DEFAULT };
+            Plan::new().step(Step::new("work", self.panics).deadline(Duration::from_millis(300)).retry(retry))
+        }
+    }
+    #[derive(Clone, Default)]
+    struct AtFirst(Arc<Mutex<Vec<String>>>);
+    impl Perform<Hangs> for AtFirst {
+        async fn perform(&self, panics: bool, call: &Call) -> Result<Value, Failure> {
+            self.0.lock().unwrap().push(call.key().to_owned());
+            match (call.attempt(), panics) {
+                (1, true) => panic!("a bug"),
+                (1, false) => std::future::pending().await,
+                _ => Ok(Value::Null),
+            }
+        }
+    }
+    let (store, model, calls) = (MemoryStore::new(), MemoryModel::new(), AtFirst::default());
+    let running = SagaWorker::new(&store).add(&model, calls.clone()).start().await.unwrap();
+    let hangs = Sagas::<Hangs>::new(&store);
+    for (id, panics, why) in [("1", true, "the call panicked: a bug"), ("2", false, "no answer within 300ms")] {
+        hangs.start(id, Hangs { panics }).await.unwrap();
+        assert_eq!(hangs.ended(id, SOON).await.unwrap(), Some(Outcome::Completed));
+        let journal = hangs.journal(id).await.unwrap();
+        let failed =
+            |(_, event): &(_, SagaEvent)| matches!(event, SagaEvent::AttemptFailed { error, .. } if error == why);
+        assert_eq!(journal.iter().filter(|event| failed(event)).count(), 1, "{why}");
+    }
+    assert_eq!(*calls.0.lock().unwrap(), ["hangs-1/work", "hangs-1/work", "hangs-2/work", "hangs-2/work"]);
+    assert!(running.drain(SOON).await);
+}
+
+/// New code plans an old saga as it was planned, by the version that this was started with.
+#[tokio::test]
+async fn a_saga_keeps_the_version_that_it_was_started_with() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Old;
+    impl Saga for Old {
+        const NAME: &'static str = "versioned";
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            Plan::new().step(Step::signal("go")).step(Step::new("old", ()))
+        }
+    }
+    #[derive(Clone, Serialize, Deserialize)]
+    struct New;
+    impl Saga for New {
+        const NAME: &'static str = "versioned";
+        const VERSION: u32 = 2;
+        type Effect = ();
+        fn plan(&self, past: &Past) -> Plan<()> {
+            let step = if past.version() < 2 { "old" } else { "new" };
+            Plan::new().step(Step::signal("go")).step(Step::new(step, ()))
+        }
+    }
+    let (store, model, outside) = (MemoryStore::new(), MemoryModel::new(), Outside::new(Script::new()));
+    Sagas::<Old>::new(&store).start("1", Old).await.unwrap();
+    let running = SagaWorker::new(&store).add::<New, _>(&model, outside.clone()).start().await.unwrap();
+    let sagas = Sagas::<New>::new(&store);
+    sagas.start("2", New).await.unwrap();
+    for (id, step) in [("1", "old"), ("2", "new")] {
+        sagas.signal(id, "go", &()).await.unwrap();
+        assert_eq!(sagas.ended(id, SOON).await.unwrap(), Some(Outcome::Completed));
+        assert!(sagas.load(id).await.unwrap().past().is_done(step), "{step}");
+    }
+    assert_eq!(outside.calls().len(), 2);
+    assert!(running.drain(SOON).await);
 }
 
 /// What the code stands in the way of is tried again ever more rarely, and its effect is not brought about again. An
