@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use rand::{SeedableRng as _, rngs::StdRng, seq::index};
+use tokio::task::JoinSet;
 
 use crate::{
     job::{Cache, Job, Measured, TAGGED, Times, Work, Write},
@@ -152,6 +153,18 @@ fn histogram() -> Histogram<u64> {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What one of some callers has to do of so much: it is dealt out one by one, so that no two ever want the same.
+fn share(of: u32, caller: u32, callers: u32) -> impl ExactSizeIterator<Item = u32> + Clone {
+    (0..(of - caller).div_ceil(callers)).map(move |mine| caller + mine * callers)
+}
+
+async fn join(mut callers: JoinSet<Result<()>>) -> Result<()> {
+    while let Some(ended) = callers.join_next().await {
+        ended?.context("a caller failed")?;
+    }
+    Ok(())
 }
 
 async fn load<S: Subject>(job: &Job, cache: Cache, times: Times) -> Result<Vec<Measured>> {

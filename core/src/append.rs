@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use crate::{
     EventId, InvalidInput, NewEvent, Position, Query, RecordedEvent, StoreId, StreamId, Timestamp, Token, Version,
     event::TAGS_MAX,
+    query::{QUERY_ITEMS_MAX, QUERY_NAMES_MAX},
 };
 
 mod judge;
@@ -15,12 +16,6 @@ pub use judge::{Facts, Judgement, judge};
 pub const APPEND_EVENTS_MAX: usize = 10_000;
 /// The most streams that one append names, written or checked.
 pub const APPEND_STREAMS_MAX: usize = 100;
-/// The most query items in all conditions of one append, and in one filter.
-pub const QUERY_ITEMS_MAX: usize = 100;
-
-/// The most types and tags in all query items of one append, and of one filter.
-pub const QUERY_NAMES_MAX: usize = 1_000;
-
 /// The limits that a store can be opened with; all others are constants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -386,24 +381,4 @@ pub enum FailedCondition {
         /// The position of the first event that matches.
         position: Position,
     },
-}
-
-/// What a stream is like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
-pub struct StreamHead {
-    /// The version of its last event, 0 where it does not exist.
-    pub version: Version,
-    /// The position of its last event.
-    pub position: Position,
-    /// Whether that event closed it.
-    pub closed: bool,
-}
-
-impl StreamHead {
-    /// A stream that ends with this event.
-    pub fn at(event: &RecordedEvent) -> Self {
-        Self { version: event.version, position: event.position, closed: event.closes_stream }
-    }
 }

@@ -12,29 +12,13 @@ use tokio::{
 };
 
 use crate::{
-    Aggregate, AnyStore, Append, AppendOutcome, Appended, CommandError, Decide, EventId, FailedCondition, InvalidInput,
-    LoadError, ReadLog, RecordedEvent, Store, StoreError, StreamId, Version,
+    Aggregate, AnyStore, Append, AppendOutcome, Appended, AsStore, CommandError, Decide, EventId, FailedCondition,
+    InvalidInput, LoadError, ReadLog, RecordedEvent, StoreError, StreamId, Version,
     command::{Decision, Execution, Transaction},
     encode::Encoder,
     load::{Cache, Loaded, from_snapshot},
     unit::Unit,
 };
-
-/// What can be taken as a store: a reference to any, or to a shared one.
-pub trait AsStore {
-    /// A shared handle of it.
-    fn as_store(&self) -> AnyStore;
-}
-impl<S: Store + Clone> AsStore for S {
-    fn as_store(&self) -> AnyStore {
-        Arc::new(self.clone())
-    }
-}
-impl AsStore for AnyStore {
-    fn as_store(&self) -> AnyStore {
-        self.clone()
-    }
-}
 
 /// How often a command is decided again when another came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,7 +50,7 @@ pub mod bugs;
 pub use aggregate::{Aggregate, AggregateId, Apply, Context, Events, Handle, IntoId};
 pub use append::{
     APPEND_EVENTS_MAX, APPEND_STREAMS_MAX, Append, AppendOutcome, Appended, Condition, ExpectedVersion, Facts,
-    FailedCondition, Judgement, Limits, QUERY_ITEMS_MAX, QUERY_NAMES_MAX, StreamHead, judge,
+    FailedCondition, Judgement, Limits, judge,
 };
 pub use checkpoint::{CheckpointStore, check_reader};
 pub use codec::Codec;
@@ -64,15 +64,15 @@ pub use event::{
     CausationId, CloudEvent, ContentType, CorrelationId, Event, EventId, EventName, EventShape, EventType,
     METADATA_BYTES_MAX, Metadata, NewEvent, Payload, QualifiedType, RecordedEvent, TAGS_MAX, Tag,
 };
-pub use executor::{AsStore, Executor, ExecutorOptions, RetryPolicy};
+pub use executor::{Executor, ExecutorOptions, RetryPolicy};
 pub use load::{LoadError, Loaded};
-pub use query::{Filter, Query, QueryItem};
+pub use query::{Filter, QUERY_ITEMS_MAX, QUERY_NAMES_MAX, Query, QueryItem};
 pub use queue::QueueRoom;
 pub use read::{Direction, EventStoreExt, EventStream, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Page, ReadLog, ReadStream};
 pub use repository::{AsOf, HistoryStream, Repository};
 pub use snapshot::{Fingerprint, Snapshot, SnapshotPolicy, SnapshotStore};
-pub use store::{AnyStore, EventStore, Store};
-pub use stream::{Category, Position, StreamId, Version};
+pub use store::{AnyStore, AsStore, EventStore, Store};
+pub use stream::{Category, Position, StreamHead, StreamId, Version};
 pub use subscription::{Delivery, StartFrom, Subscription};
 pub use text::NAME_BYTES_MAX;
 pub use time::Timestamp;

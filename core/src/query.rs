@@ -2,9 +2,13 @@
 
 use crate::{
     Category, Event, EventName, EventType, InvalidInput, NewEvent, QualifiedType, RecordedEvent, StreamId, Tag,
-    append::{QUERY_ITEMS_MAX, QUERY_NAMES_MAX},
     text::{NAME_BYTES_MAX, check_text},
 };
+
+/// The most query items in all conditions of one append, and in one filter.
+pub const QUERY_ITEMS_MAX: usize = 100;
+/// The most types and tags in all query items of one append, and of one filter.
+pub const QUERY_NAMES_MAX: usize = 1_000;
 
 /// One alternative of a [`Query`]: an event that has any of the types *and* all of the tags.
 ///

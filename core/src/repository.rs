@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 use futures::{StreamExt, stream::BoxStream};
 
 use crate::{
-    Aggregate, EventStoreExt, Handle, IntoId, InvalidInput, LoadError, Position, ReadStream, RecordedEvent,
+    Aggregate, AsStore, EventStoreExt, Handle, IntoId, InvalidInput, LoadError, Position, ReadStream, RecordedEvent,
     SnapshotPolicy, Timestamp, Version,
     command::{Execution, One},
-    executor::{AsStore, Executor},
+    executor::Executor,
     load::{Loaded, take_snapshot},
 };
 

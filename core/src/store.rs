@@ -154,3 +154,19 @@ impl<S: EventStore + SnapshotStore + CheckpointStore> Store for S {}
 
 /// A shared store of any kind.
 pub type AnyStore = Arc<dyn Store>;
+
+/// What can be taken as a store: a reference to any, or to a shared one.
+pub trait AsStore {
+    /// A shared handle of it.
+    fn as_store(&self) -> AnyStore;
+}
+impl<S: Store + Clone> AsStore for S {
+    fn as_store(&self) -> AnyStore {
+        Arc::new(self.clone())
+    }
+}
+impl AsStore for AnyStore {
+    fn as_store(&self) -> AnyStore {
+        self.clone()
+    }
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    InvalidInput,
+    InvalidInput, RecordedEvent,
     text::{check_name, is_control, name_type},
 };
 
@@ -197,4 +197,24 @@ impl Position {
     pub const START: Self = Self(0);
     /// The position of the log's first event.
     pub const FIRST: Self = Self(1);
+}
+
+/// What a stream is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "conformance", derive(serde::Serialize, serde::Deserialize))]
+pub struct StreamHead {
+    /// The version of its last event, 0 where it does not exist.
+    pub version: Version,
+    /// The position of its last event.
+    pub position: Position,
+    /// Whether that event closed it.
+    pub closed: bool,
+}
+
+impl StreamHead {
+    /// A stream that ends with this event.
+    pub fn at(event: &RecordedEvent) -> Self {
+        Self { version: event.version, position: event.position, closed: event.closes_stream }
+    }
 }

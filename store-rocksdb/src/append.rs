@@ -27,7 +27,6 @@ mod write;
 pub(crate) use group::Verdict;
 use group::{Group, Scratch};
 pub(crate) use prepare::{Preparation, Prepared, prepare};
-pub(crate) use write::write_options;
 use write::{Desk, Writer};
 
 /// A segment of the tail that takes so many bytes is full.

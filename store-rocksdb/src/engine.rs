@@ -6,7 +6,7 @@ use indelible_core::{InvalidInput, StoreError};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
     CompactOptions, DB, DBCompressionType, DBRecoveryMode, ErrorKind, InfoLogger, LiveFile, LogLevel, Options,
-    ReadOptions, ReadTier, properties::BACKGROUND_ERRORS,
+    ReadOptions, ReadTier, WriteOptions, properties::BACKGROUND_ERRORS,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -350,6 +350,13 @@ impl From<Fault> for StoreError {
             Fault::NotInMemory => Self::Unavailable { what: "reading from memory alone".into(), source: None },
         }
     }
+}
+
+/// How a batch is written: durable when it returns, or whenever the machine sees to it.
+pub(crate) fn write_options(is_synced: bool) -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(is_synced);
+    options
 }
 
 /// An error with its causes.

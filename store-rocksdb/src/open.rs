@@ -13,9 +13,9 @@ use uuid::Uuid;
 use crate::{
     Durability, Options,
     anchor::{Anchor, Place},
-    append::{SEGMENT_BYTES, write_options},
+    append::SEGMENT_BYTES,
     block, bugs, checkpoint,
-    engine::{self, Engine, Fault, Setup, Tier, chain},
+    engine::{self, Engine, Fault, Setup, Tier, chain, write_options},
     index::{self, Mark},
     log::{Blocks, Events},
     tail::{Entry, Segment, Tail},

@@ -18,7 +18,7 @@ use indelible_projections::{
 use rocksdb::{DB, DBRawIterator, ErrorKind, WriteBatch};
 use tokio::task;
 
-use crate::{OpenError, append::write_options, bugs, frame::Damage, open::Lock};
+use crate::{OpenError, bugs, engine::write_options, frame::Damage, open::Lock};
 
 #[cfg(feature = "sagas")]
 mod agenda;

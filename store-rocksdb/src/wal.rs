@@ -260,9 +260,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        append::write_options,
         block::{self, Builder},
-        engine::Setup,
+        engine::{Setup, write_options},
     };
 
     /// What a kill leaves of a log with one group for each of these sizes, of one event of so much random data.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
 
-use super::{Recorder, Seen};
+use super::{Recorder, Seen, join, share};
 use crate::{
     event::{Events, STREAMS},
     job::{Job, Log, Measured, Others, Place, Times},
@@ -23,10 +23,6 @@ use crate::{
 
 /// Callers that fill a log.
 const FILLERS: u32 = 1_024;
-/// The streams of one of some callers: they are dealt out one by one, so that no two callers ever want the same.
-pub(super) fn share(streams: u32, caller: u32, callers: u32) -> impl ExactSizeIterator<Item = u32> + Clone {
-    (0..(streams - caller).div_ceil(callers)).map(move |mine| caller + mine * callers)
-}
 
 /// Makes the log. The time of an append is that of a thousand callers.
 pub(super) async fn fill<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
@@ -145,13 +141,6 @@ fn start<S: Subject>(
         });
     }
     (tasks, recorder)
-}
-
-pub(super) async fn join(mut callers: JoinSet<Result<()>>) -> Result<()> {
-    while let Some(ended) = callers.join_next().await {
-        ended?.context("a caller failed")?;
-    }
-    Ok(())
 }
 
 /// Ends as a process does that is killed: in the middle of appends, without a last word.

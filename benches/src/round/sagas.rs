@@ -13,11 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{
-    PATIENCE, Recorder, Seen,
-    append::{join, share},
-    histogram, nanos,
-};
+use super::{PATIENCE, Recorder, Seen, histogram, join, nanos, share};
 use crate::{
     job::{Job, Measured},
     read_model::ours::Model,

@@ -9,12 +9,12 @@ use std::{
 };
 
 use indelible_core::Position;
-use rocksdb::WriteOptions;
 use tokio::sync::watch;
 
 use super::{Job, group::Closed};
 use crate::{
     Durability, bugs,
+    engine::write_options,
     keeper::Errand,
     queue::Queue,
     store::{Run, Shared},
@@ -145,10 +145,4 @@ impl Writer<'_> {
         }
         full
     }
-}
-
-pub(crate) fn write_options(is_synced: bool) -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(is_synced);
-    options
 }

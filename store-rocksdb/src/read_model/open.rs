@@ -13,8 +13,7 @@ use rocksdb::{DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode, Lo
 use super::{Inner, Kept, Partitions, record, walk};
 use crate::{
     OpenError,
-    append::write_options,
-    engine::{Fault, Setup},
+    engine::{Fault, Setup, write_options},
     open::{create_dir_durably, engine_error, lock, refuse},
     wal,
 };

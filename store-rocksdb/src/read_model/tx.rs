@@ -15,7 +15,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Inner, Partitions, failed, record, unreadable};
-use crate::{append::write_options, bugs};
+use crate::{bugs, engine::write_options};
 
 /// A transaction of a [`RocksModel`](crate::RocksModel): [`WriteTables`](indelible_projections::WriteTables) writes to
 /// it, and it sees its own writes. Those of a projection have their turns. It is in memory until it is committed.
