@@ -142,6 +142,13 @@ pub enum Work {
         count: u32,
         at_once: u32,
     },
+    /// Commands while so many sagas wait, for a timer or for a signal
+    Timers {
+        pending: u32,
+        are_timers: bool,
+        callers: u32,
+        times: Times,
+    },
 }
 
 /// What an event does to a read model.
@@ -265,12 +272,17 @@ impl Work {
             Self::Lag { .. } => "lag",
             Self::Rebuild { .. } => "rebuild",
             Self::Sagas { .. } => "sagas",
+            Self::Timers { are_timers: true, .. } => "timers-pending",
+            Self::Timers { are_timers: false, .. } => "timers-none",
         }
     }
 
     /// Whether it takes a read model, and not the log alone.
     pub fn is_of_read_model(&self) -> bool {
-        matches!(self, Self::Project { .. } | Self::Lag { .. } | Self::Rebuild { .. } | Self::Sagas { .. })
+        matches!(
+            self,
+            Self::Project { .. } | Self::Lag { .. } | Self::Rebuild { .. } | Self::Sagas { .. } | Self::Timers { .. }
+        )
     }
 }
 

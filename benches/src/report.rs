@@ -163,6 +163,9 @@ impl fmt::Display for Report {
                 "snapshot" => write_kept(f, "the rate with a snapshot open over that without", all, |load| {
                     (load.variant != "none").then(|| Load { variant: "none".into(), ..load.clone() })
                 })?,
+                "timers" => write_kept(f, "the rate with timers pending over that without", all, |load| {
+                    (load.variant != "none").then(|| Load { variant: "none".into(), ..load.clone() })
+                })?,
                 _ => {}
             }
         }
@@ -302,6 +305,8 @@ mod tests {
             ("processes-two", 512, 130.0),
             ("snapshot-none", 256, 100.0),
             ("snapshot-in-the-same", 256, 95.0),
+            ("timers-none", 64, 100.0),
+            ("timers-pending", 64, 97.0),
         ] {
             let measured = measured(Kind::IndeliblePostgres, 0, rate);
             report.add(Measured { workload: workload.into(), callers, ..measured });
@@ -310,7 +315,8 @@ mod tests {
         let of =
             |name: &str| cells(text.split(name).nth(1).expect(name).lines().nth(4).expect("a row"))[1..6].join(" ");
         assert_eq!(of("over that of one"), "two 1 512 indelible-postgres 1.30");
-        assert_eq!(of("over that without"), "in the same 1 256 indelible-postgres 0.95");
+        assert_eq!(of("timers pending over that without"), "pending 1 64 indelible-postgres 0.97");
+        assert_eq!(of("snapshot open over that without"), "in the same 1 256 indelible-postgres 0.95");
     }
 
     #[test]

@@ -48,9 +48,7 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
             Work::Tags { times } => tags::<S>(job, *times).await,
             Work::Open { .. } => open::<S>(job).await,
             Work::Project { write: Write::Upsert, partitions: 1 } => project::<S>(job).await,
-            Work::Project { .. } | Work::Lag { .. } | Work::Rebuild { .. } | Work::Sagas { .. } => {
-                bail!("{} has no read model", job.subject)
-            }
+            _ => bail!("{} has no read model", job.subject),
         }
     })
 }
@@ -63,7 +61,7 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
 pub fn run_read_model(job: &Job) -> Result<Vec<Measured>> {
     block_on(job, async {
         match job.work {
-            Work::Sagas { count, at_once } => sagas::run(job, count, at_once).await,
+            Work::Sagas { .. } | Work::Timers { .. } => sagas::run(job).await,
             _ => read_model::run(job).await,
         }
     })
@@ -407,6 +405,19 @@ mod tests {
         let seen: Vec<_> = measured.iter().map(|one| (one.workload.as_str(), one.operations)).collect();
         // Two have no fifth step.
         assert_eq!(seen, [("sagas-commands-by-hand", 200), ("sagas-steps", 198)]);
+    }
+
+    #[cfg(feature = "stores")]
+    #[test]
+    fn commands_are_measured_beside_pending_timers_and_without() {
+        for (are_timers, name) in [(true, "timers-pending"), (false, "timers-none")] {
+            let work = Work::Timers { pending: 300, are_timers, callers: 4, times: times() };
+            let (_dir, job) = job(0, work);
+            let measured = run_read_model(&Job { subject: Kind::IndelibleRocksdb, ..job }).expect("a measurement");
+            let [measured] = &measured[..] else { panic!("{measured:?}") };
+            assert_eq!((measured.workload.as_str(), measured.callers), (name, 4));
+            assert!(measured.events_per_s.is_some_and(|rate| rate > 0.0), "{measured:?}");
+        }
     }
 
     /// Each round itself looks whether all events are in the read model, once.

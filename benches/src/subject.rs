@@ -191,7 +191,7 @@ impl Kind {
             Work::Project { write: Write::Upsert, partitions: 1 } if self == Mire => true,
             Work::Project { partitions, .. } => self.is_ours() || self.is_by_hand() && *partitions == 1,
             Work::Lag { .. } => self.is_ours() || self.is_by_hand(),
-            Work::Rebuild { .. } | Work::Sagas { .. } => self.is_ours(),
+            Work::Rebuild { .. } | Work::Sagas { .. } | Work::Timers { .. } => self.is_ours(),
             _ if self == PgByHand => false,
             Work::Fill => self.filler() == self,
             Work::Append { .. } => true,

@@ -36,7 +36,9 @@ pub enum What {
     Projections,
     /// Thousands of sagas of five commands, and the same commands by hand
     Sagas,
-    /// All of these but those of read models and sagas that the subjects can do, on logs of one and of twenty million events
+    /// Commands while a million timers are pending, and on a log of the same sagas without timers
+    Timers,
+    /// All of these but those of read models, sagas and timers that the subjects can do, on logs of one and of twenty million events
     All(Append),
 }
 
@@ -106,7 +108,13 @@ impl What {
                 parts
             }
             Self::Projections => vec![(Self::Project, &LARGE[..1]), (Self::Lag, EMPTY), (Self::Rebuild, &LARGE[..1])],
-            Self::Append(_) | Self::Processes | Self::Lone | Self::Snapshot | Self::Lag | Self::Sagas => {
+            Self::Append(_)
+            | Self::Processes
+            | Self::Lone
+            | Self::Snapshot
+            | Self::Lag
+            | Self::Sagas
+            | Self::Timers => {
                 vec![(self.clone(), EMPTY)]
             }
             _ => vec![(self.clone(), &LARGE[..1])],
@@ -149,13 +157,17 @@ impl What {
                 let sagas = |(count, at_once)| Work::Sagas { count, at_once }.into();
                 [(1_000, 1), (10_000, 16), (10_000, 64)].map(sagas).into()
             }
+            Self::Timers => {
+                let timers = |are_timers| Work::Timers { pending: 1_000_000, are_timers, callers: 64, times }.into();
+                [true, false].map(timers).into()
+            }
             Self::Projections | Self::All(_) => Vec::new(),
         }
     }
 
     /// Whether it begins with an empty log, of whatever size others are asked for.
     pub fn needs_no_log(&self) -> bool {
-        matches!(self, Self::Lag | Self::Sagas)
+        matches!(self, Self::Lag | Self::Sagas | Self::Timers)
     }
 }
 

@@ -1,10 +1,15 @@
-//! Sagas of five commands, of which the last is refused in one of twenty, beside the same commands sent by hand.
+//! Sagas of five commands, of which the last is refused in one of twenty, beside the same commands sent by hand; and commands
+//! while sagas wait.
 
-use std::{convert::Infallible, time::Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail, ensure};
 use indelible_core::{Aggregate, Apply, AsStore, Context, Event, Events, Handle, Repository, Timestamp};
 use indelible_postgres::{PostgresModel, PostgresStore};
+use indelible_projections::Waited;
 use indelible_rocksdb::{RocksModel, RocksStore};
 use indelible_sagas::{
     AgendaModel, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaEvent, SagaWorker, Sagas, Step,
@@ -15,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::{PATIENCE, Recorder, Seen, histogram, join, nanos, share};
 use crate::{
-    job::{Job, Measured},
+    job::{Job, Measured, Times, Work},
     read_model::ours::Model,
     subject::{Kind, indelible::Store},
 };
@@ -66,25 +71,31 @@ impl Perform<Five> for Counters {
     }
 }
 
-pub async fn run(job: &Job, count: u32, at_once: u32) -> Result<Vec<Measured>> {
+pub async fn run(job: &Job) -> Result<Vec<Measured>> {
     match job.subject {
-        Kind::IndelibleRocksdb => both::<RocksStore, RocksModel>(job, count, at_once).await,
-        Kind::IndeliblePostgres => both::<PostgresStore, PostgresModel>(job, count, at_once).await,
+        Kind::IndelibleRocksdb => run_on::<RocksStore, RocksModel>(job).await,
+        Kind::IndeliblePostgres => run_on::<PostgresStore, PostgresModel>(job).await,
         other => bail!("{other} has no sagas"),
     }
 }
 
-async fn both<S: Store + AsStore, M: Model + AgendaModel>(
-    job: &Job,
-    count: u32,
-    at_once: u32,
-) -> Result<Vec<Measured>> {
+async fn run_on<S: Store + AsStore, M: Model + AgendaModel>(job: &Job) -> Result<Vec<Measured>> {
     let (store, model) = (S::at(&job.place).await?, M::at(&job.place).await?);
-    let by_hand = by_hand(&store, count, at_once).await?;
-    let steps = steps(&store, &model, count, at_once).await?;
+    let measured = |seen: Seen, name, callers| seen.measured_as("fdatasync", job, name, callers, 1);
+    let all = match job.work {
+        Work::Sagas { count, at_once } => {
+            let by_hand = by_hand(&store, count, at_once).await?;
+            let steps = steps(&store, &model, count, at_once).await?;
+            vec![measured(by_hand, "sagas-commands-by-hand", at_once), measured(steps, "sagas-steps", at_once)]
+        }
+        Work::Timers { pending, are_timers, callers, times } => {
+            let seen = beside_waiting(&store, &model, pending, are_timers, callers, times).await?;
+            vec![measured(seen, job.work.name(), callers)]
+        }
+        ref other => bail!("{} is not about sagas", other.name()),
+    };
     store.end().await?;
-    let measured = |seen: Seen, name| seen.measured_as("fdatasync", job, name, at_once, 1);
-    Ok(vec![measured(by_hand, "sagas-commands-by-hand"), measured(steps, "sagas-steps")])
+    Ok(all)
 }
 
 /// Does something with each number, so many at once, each of which is a task.
@@ -160,6 +171,80 @@ async fn steps<S: Store + AsStore, M: AgendaModel>(store: &S, model: &M, count: 
         }
     }
     let seen = Seen::new(times, took)?;
+    ensure!(running.drain(PATIENCE).await, "the worker does not end");
+    Ok(seen)
+}
+
+/// Waits for a day, or for a signal that never comes: the same events, with a timer or without.
+#[derive(Clone, Serialize, Deserialize)]
+struct Wait {
+    is_timer: bool,
+}
+impl Saga for Wait {
+    const NAME: &'static str = "wait";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        let day = Duration::from_secs(24 * 3_600);
+        Plan::new().step(if self.is_timer { Step::sleep("a day", day) } else { Step::signal("a day") })
+    }
+}
+struct Nobody;
+impl Perform<Wait> for Nobody {
+    async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+}
+
+/// Callers that start what waits.
+const STARTERS: u32 = 256;
+/// The aggregates of a caller.
+const COUNTERS: u32 = 100;
+
+/// Commands while so many sagas wait, all of which the worker knows of.
+async fn beside_waiting<S: Store + AsStore, M: AgendaModel>(
+    store: &S,
+    model: &M,
+    count: u32,
+    are_timers: bool,
+    callers: u32,
+    times: Times,
+) -> Result<Seen> {
+    let running = SagaWorker::new(store).add(model, Nobody).start().await?;
+    let waits = Sagas::<Wait>::new(store);
+    let start = move |n: u32| {
+        let waits = waits.clone();
+        async move {
+            waits.start(&n.to_string(), Wait { is_timer: are_timers }).await?;
+            Ok(())
+        }
+    };
+    each(count, STARTERS.min(count), start).await?;
+    let waited = running.agendas().wait_for(&store.head().await?, PATIENCE).await?;
+    ensure!(waited == Waited::Reached, "the agenda has come to {waited:?}");
+
+    let (counters, recorder) = (Repository::<Counter>::new(store), Recorder::new());
+    let begin = Instant::now() + times.warm_up;
+    let end = begin + times.seconds;
+    let recorded = recorder.clone();
+    let commands = move |caller: u32| {
+        let (counters, recorder) = (counters.clone(), recorded.clone());
+        async move {
+            for n in 0_u32.. {
+                let started = Instant::now();
+                if started >= end {
+                    break;
+                }
+                counters.execute(format!("{caller}.{}", n % COUNTERS), Count).await?;
+                let acknowledged = Instant::now();
+                if (begin..end).contains(&acknowledged) {
+                    recorder.record(caller, acknowledged - started);
+                }
+            }
+            Ok(())
+        }
+    };
+    each(callers, callers, commands).await?;
+    let seen = Seen::new(recorder.sum()?, times.seconds)?;
     ensure!(running.drain(PATIENCE).await, "the worker does not end");
     Ok(seen)
 }

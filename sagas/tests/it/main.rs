@@ -3,7 +3,6 @@
 mod crashes;
 mod decisions;
 mod journals;
-mod load;
 mod running;
 mod trip;
 mod trouble;
