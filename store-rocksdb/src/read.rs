@@ -274,6 +274,9 @@ impl<'a> View<'a> {
             };
             if candidates.is_some() && run.changes(is_wanted, target) {
                 events.share(run.is_dense);
+                if run.is_dense {
+                    page.events.reserve(room.events.min(wanted));
+                }
             }
         }
         Ok(page)

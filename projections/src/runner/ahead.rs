@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    mem::take,
+    mem::{replace, take},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
 };
@@ -104,6 +104,7 @@ impl<E: Event> Ahead<E> {
         if self.read.len() >= DECODED_APART_MIN {
             self.decode_apart();
         }
+        self.chunk.events.reserve(self.chunk.count - self.chunk.events.len());
         while let Some(decoding) = self.decoding.front_mut() {
             let decoded = decoding.await;
             self.decoding.pop_front();
@@ -119,7 +120,7 @@ impl<E: Event> Ahead<E> {
     }
 
     fn decode_apart(&mut self) {
-        let events = take(&mut self.read);
+        let events = replace(&mut self.read, Vec::with_capacity(DECODED_AT_ONCE));
         self.decoding.push_back(tokio::spawn(async { events.into_iter().map(decode).collect() }));
     }
 
