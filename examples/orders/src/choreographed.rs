@@ -9,8 +9,8 @@ use indelible::{
 };
 
 use crate::{
-    domain::{Order, OrderEvent, Release, Reserve, Ship, Shipment, Stock, StockEvent},
-    provider::Provider,
+    domain::{Order, OrderEvent, Release, Reserve, Ship, Shipment, Stock, StockEvent, confirm},
+    provider::{PATIENCE, Provider},
 };
 
 /// An event may come again: what is told because of it is told once for ever.
@@ -68,6 +68,7 @@ impl React for OnStock {
     // Events of one shelf wait for each other, so a payment of which nobody knows is asked for again and again.
     const RETRY: Retry =
         Retry { attempts_max: 100, pause_first: Duration::from_millis(5), pause_max: Duration::from_millis(100) };
+    const DEADLINE: Duration = PATIENCE;
     type Event = StockEvent;
     fn wants() -> Wants<StockEvent> {
         Wants::of::<Stock>()
@@ -78,7 +79,7 @@ impl React for OnStock {
         let orders = Repository::<Order>::on(&self.executor);
         let cents = orders.load(order).await.map_err(Failure::unsure)?.cents;
         match self.provider.pay(order, cents, key).await {
-            Ok(_) => drop(orders.execute(order, OrderEvent::Paid).with(context).await?),
+            Ok(receipt) => drop(confirm(&self.executor, order, &receipt, context).await?),
             Err(Failure::Refused(why)) => {
                 let stock = Repository::<Stock>::on(&self.executor);
                 stock.execute(item, Release(order.clone())).with(context.clone()).await?;

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, convert::Infallible};
 
-use indelible::{Aggregate, Apply, Context, Event, Events, Handle};
+use indelible::{
+    Aggregate, Apply, CommandContext, CommandError, Context, Done, Event, Events, Executor, Handle, Repository,
+};
 use serde::{Deserialize, Serialize};
 
 // ---- orders ------------------------------------------------------------------------------------------------------------
@@ -19,7 +21,8 @@ pub enum OrderEvent {
 pub struct Order {
     pub item: String,
     pub cents: u64,
-    pub paid: bool,
+    /// How often.
+    pub paid: u64,
     pub failed: Option<String>,
 }
 
@@ -28,7 +31,7 @@ impl Apply for Order {
     fn apply(&mut self, event: &OrderEvent) {
         match event {
             OrderEvent::Placed { item, cents } => (self.item, self.cents) = (item.clone(), *cents),
-            OrderEvent::Paid => self.paid = true,
+            OrderEvent::Paid => self.paid += 1,
             OrderEvent::Failed { why } => self.failed = Some(why.clone()),
         }
     }
@@ -42,13 +45,32 @@ impl Handle<OrderEvent> for Order {
     }
 }
 
+/// That an order is paid: told once for ever under its receipt, however often the provider says so.
+pub async fn confirm(
+    executor: &Executor,
+    order: &str,
+    receipt: &str,
+    context: CommandContext,
+) -> Result<Done, CommandError<Infallible>> {
+    let context = context.with_idempotency_key(receipt)?;
+    Repository::<Order>::on(executor).execute(order, OrderEvent::Paid).with(context).await
+}
+
 // ---- stock -------------------------------------------------------------------------------------------------------------
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 pub enum StockEvent {
-    Received { pieces: u64 },
-    Reserved { order: String },
-    Released { order: String },
+    Received {
+        pieces: u64,
+    },
+    Reserved {
+        #[event(tag)]
+        order: String,
+    },
+    Released {
+        #[event(tag)]
+        order: String,
+    },
 }
 
 /// The pieces of an item that are left, and the orders that have one.

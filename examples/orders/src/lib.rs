@@ -1,7 +1,17 @@
 //! Orders, stock, payments and shipments as one process, in two forms that come to the same.
 //!
 //! [`domain`] has the aggregates, [`provider`] the payments, which are somebody else's and often fail. [`orchestrated`] is a
-//! saga, [`choreographed`] three reactors. [`proof`] holds what came of all against each other.
+//! saga, [`choreographed`] two reactors. [`proof`] tells the way of each order, and holds what came of all against each
+//! other.
+//!
+//! What an order costs, without what goes wrong (`tests/it/costs.rs` counts it):
+//!
+//! | | events | appends | of them one after the other until it is shipped |
+//! |---|---|---|---|
+//! | choreographed, shipped | 4 | 4 | 4 |
+//! | choreographed, declined | 4 | 4 | |
+//! | orchestrated, shipped | 16 | 10 | 7 |
+//! | orchestrated, declined | 17 | 10 | |
 
 #![expect(missing_docs, reason = "an example is read as it stands")]
 

@@ -1,19 +1,19 @@
 //! Orders through stock, payment and shipping, on the embedded store: `cargo run -p orders -- ./data`, with
 //! `--choreographed` for the form without a coordinator. Kill it, and run it again: it goes on.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::Parser;
 use indelible::{
-    CommandContext, Executor, Reactor, Repository, RocksModel, RocksStore, SagaWorker, Sagas, Worker,
+    CommandContext, Dependency, Executor, Reactor, Repository, RocksModel, RocksStore, SagaWorker, Sagas, Worker,
     sagas::SagaOptions,
 };
 use orders::{
     choreographed::{OnOrders, OnStock},
     domain::{Order, OrderEvent, Receive, Stock},
     orchestrated::{Fulfilment, Shop},
-    proof::{ITEMS, is_settled, order, prove},
+    proof::{ITEMS, is_settled, order, prove, way},
     provider::Provider,
 };
 
@@ -39,7 +39,8 @@ async fn main() -> Result<()> {
     let store = RocksStore::open(cli.dir.join("log"))?;
     let model = RocksModel::open(cli.dir.join("views"))?;
     let executor = Executor::new(&store);
-    let provider = Arc::new(Provider::new(&cli.dir, cli.seed)?);
+    let provider = Arc::new(Provider::new(&cli.dir, cli.seed, &executor));
+    tokio::spawn(watch(provider.dependency.clone()));
 
     let (on_orders, on_stock) =
         (OnOrders(executor.clone()), OnStock { executor: executor.clone(), provider: provider.clone() });
@@ -68,23 +69,21 @@ async fn main() -> Result<()> {
             Sagas::<Fulfilment>::new(&store).start_in(context, &id, Fulfilment { item, cents }).await?;
         }
     }
-    let mut circuit = provider.dependency.circuit();
+    let (journals, mut luck) = (Sagas::<Fulfilment>::new(&store), BTreeMap::<_, u64>::new());
     for (id, item, _) in (0..cli.count).map(order) {
         while !is_settled(&executor, &id).await? {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            let now = provider.dependency.circuit();
-            if std::mem::replace(&mut circuit, now) != now {
-                println!("the provider's circuit is {now:?}");
-            }
         }
-        let order = Repository::<Order>::on(&executor).load(&id).await?;
-        println!("{id} for {item}: {}", order.failed.as_deref().unwrap_or("shipped"));
         if !cli.choreographed {
-            Sagas::<Fulfilment>::new(&store).ended(&id, Duration::from_secs(60)).await?;
+            journals.ended(&id, Duration::from_secs(60)).await?;
         }
-        if !cli.choreographed && order.failed.is_some() {
-            print!("{}", Sagas::<Fulfilment>::new(&store).history(&id).await?);
+        let (way, calls) = (way(&executor, &id).await?, provider.calls(&id)?.concat());
+        let calls: Vec<_> = calls.into_iter().map(|(luck, _)| luck).collect();
+        println!("{id} for {item}: {}; payment {calls:?}", way.join(", "));
+        if !cli.choreographed && way.contains(&"released".into()) {
+            print!("{}", journals.history(&id).await?);
         }
+        calls.into_iter().for_each(|call| *luck.entry(call).or_default() += 1);
     }
 
     if let Some(sagas) = sagas {
@@ -95,6 +94,19 @@ async fn main() -> Result<()> {
         reactors.drain(Duration::from_secs(10)).await;
     }
     let proof = prove(&executor, &provider, cli.count).await?;
+    println!("the calls to the provider went {luck:?}, its circuit is {:?}", provider.dependency.circuit());
     println!("money, stock and shipments agree: {proof:?}");
     Ok(())
+}
+
+/// Says what becomes of a circuit.
+async fn watch(dependency: Dependency) {
+    let mut circuit = dependency.circuit();
+    loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = dependency.circuit();
+        if std::mem::replace(&mut circuit, now) != now {
+            println!("the provider's circuit is {now:?}");
+        }
+    }
 }

@@ -2,16 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use indelible::{
-    Call, Executor, Failure, Past, Perform, Plan, Repository, Saga, Step,
-    sagas::{Act, Retry},
-};
+use indelible::{Call, Executor, Failure, Past, Perform, Plan, Repository, Saga, Step, sagas::Retry};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    domain::{Order, OrderEvent, Release, Reserve, Ship, Shipment, Stock},
-    provider::Provider,
+    domain::{Order, OrderEvent, Release, Reserve, Ship, Shipment, Stock, confirm},
+    provider::{PATIENCE, Provider},
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,7 +24,7 @@ pub enum Effect {
     Reserve { item: String },
     Release { item: String },
     Pay { cents: u64 },
-    Confirm,
+    Confirm { receipt: String },
     Ship,
 }
 
@@ -35,16 +32,17 @@ impl Saga for Fulfilment {
     const NAME: &'static str = "fulfilment";
     type Effect = Effect;
 
-    fn plan(&self, _: &Past) -> Plan<Effect> {
+    fn plan(&self, past: &Past) -> Plan<Effect> {
         let (item, cents) = (self.item.clone(), self.cents);
         // A payment of which nobody knows the outcome must be found out, and not guessed.
         let (soon, later) = (Duration::from_millis(20), Duration::from_millis(500));
         let patient = Retry { attempts_max: 100, pause_first: soon, pause_max: later };
+        let receipt = past.result("pay").unwrap_or_default();
         Plan::new()
             .step(Step::new("place", Effect::Place { item: item.clone(), cents }).undo(Effect::Fail))
             .step(Step::new("stock", Effect::Reserve { item: item.clone() }).undo(Effect::Release { item }))
-            .pivot(Step::new("pay", Effect::Pay { cents }).retry(patient))
-            .side_by_side([Step::new("confirm", Effect::Confirm), Step::new("ship", Effect::Ship)])
+            .pivot(Step::new("pay", Effect::Pay { cents }).deadline(PATIENCE).retry(patient))
+            .side_by_side([Step::new("confirm", Effect::Confirm { receipt }), Step::new("ship", Effect::Ship)])
     }
 }
 
@@ -68,12 +66,9 @@ impl Perform<Fulfilment> for Shop {
             }
             Effect::Reserve { item } => stock.execute(item, Reserve(order)).with(context).await?,
             Effect::Release { item } => stock.execute(item, Release(order)).with(context).await?,
-            Effect::Confirm => orders.execute(&order, OrderEvent::Paid).with(context).await?,
+            Effect::Confirm { receipt } => confirm(&self.executor, &order, &receipt, context).await?,
             Effect::Ship => Repository::<Shipment>::on(&self.executor).execute(order, Ship).with(context).await?,
-            Effect::Pay { cents } => {
-                debug_assert_eq!(call.act(), Act::Do);
-                return Ok(json!(self.provider.pay(&order, cents, call.key()).await?));
-            }
+            Effect::Pay { cents } => return Ok(json!(self.provider.pay(&order, cents, call.key()).await?)),
         };
         Ok(json!(done.token().position.get()))
     }
