@@ -17,7 +17,24 @@ use crate::Failure;
 /// down. A cheap handle; clones are one dependency.
 ///
 /// Who is not let through gets [`Failure::NotNow`]: a step waits, and so does a reactor's event, without an attempt counted.
-/// Something else may be done instead: match on it.
+/// Something else may be done instead, if it is harmless beside an attempt before of which nobody knows what came of it:
+///
+/// ```
+/// # use indelible_sagas::{Circuit, CircuitOptions, Dependency, Failure};
+/// # async fn ask() -> Result<f64, Failure> { Ok(1.2) }
+/// async fn rate(rates: &Dependency, yesterdays: f64) -> Result<f64, Failure> {
+///     match rates.call(ask()).await {
+///         Err(Failure::NotNow(_)) => Ok(yesterdays),
+///         answered => answered,
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let rates = Dependency::new("rates", 20, CircuitOptions::default());
+/// assert_eq!(rate(&rates, 1.1).await, Ok(1.2));
+/// rates.force(Some(Circuit::Open));
+/// assert_eq!(rate(&rates, 1.1).await, Ok(1.1));
+/// # }
+/// ```
 ///
 /// # Metrics
 ///

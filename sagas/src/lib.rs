@@ -103,9 +103,25 @@
 //! # With a coordinator, or without
 //!
 //! A process can also be left to its participants: [reactors](React) that turn an event of one aggregate into a command to
-//! the next. That needs no saga, no journal, and one append less a step. But nobody says where an order stands, who undoes
-//! what is spread over the reactors, and timeouts need something to remember them. Two or three steps that can hardly fail
-//! are well left so; what must be undone, waited for, or explained is a saga.
+//! the next. `examples/orders` has one process in both forms, [choreographed] by two reactors and [orchestrated] by a saga:
+//! an order reserves a piece, is paid for, and is shipped; where the card is declined the piece is released. They come to
+//! the same, and cost, where nothing goes wrong on the way:
+//!
+//! | an order | choreographed | orchestrated |
+//! |---|---|---|
+//! | events, when it is shipped | 4 | 16, of them 12 in the journal |
+//! | appends | 4 | 10, of them 6 to the journal |
+//! | appends one after the other, until it is shipped | 4 | 7 |
+//! | events, when it is declined | 4 | 17, of them 13 in the journal |
+//! | who reads what | each reactor all events that it wants | the agenda all journals |
+//! | at work at once | a stream's events one after the other: all orders of an item wait for each payment | all orders |
+//!
+//! Without a coordinator nobody says where an order stands, what is undone when is spread over the reactors, and what times
+//! out must be remembered by somebody. Two or three steps that can hardly fail are well left so; what must be undone, waited
+//! for, or explained is a saga.
+//!
+//! [choreographed]: https://github.com/indelible-rs/indelible/blob/main/examples/orders/src/choreographed.rs
+//! [orchestrated]: https://github.com/indelible-rs/indelible/blob/main/examples/orders/src/orchestrated.rs
 //!
 //! # Seeing
 //!

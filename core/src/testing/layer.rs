@@ -42,6 +42,14 @@ pub trait Layer: Send + Sync + 'static {
         self.beneath().append(append).await
     }
 
+    /// Comes before each read of events, streams and heads.
+    ///
+    /// # Errors
+    /// What the read comes to instead.
+    async fn before_read(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// [`EventStore::check`].
     ///
     /// # Errors
@@ -66,21 +74,27 @@ impl<L: Layer> EventStore for L {
         Layer::append(self, append).await
     }
     async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {
+        self.before_read().await?;
         self.beneath().read_stream(read).await
     }
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
+        self.before_read().await?;
         self.beneath().read_log(read).await
     }
     async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
+        self.before_read().await?;
         self.beneath().event(id).await
     }
     async fn head(&self) -> Result<Token, StoreError> {
+        self.before_read().await?;
         self.beneath().head().await
     }
     async fn token(&self, position: Position) -> Result<Token, StoreError> {
+        self.before_read().await?;
         self.beneath().token(position).await
     }
     async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
+        self.before_read().await?;
         self.beneath().stream_head(stream).await
     }
     async fn streams(
@@ -89,9 +103,11 @@ impl<L: Layer> EventStore for L {
         after: Option<&StreamId>,
         limit: usize,
     ) -> Result<Vec<StreamId>, StoreError> {
+        self.before_read().await?;
         self.beneath().streams(category, after, limit).await
     }
     async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError> {
+        self.before_read().await?;
         self.beneath().categories(after, limit).await
     }
     fn published(&self) -> watch::Receiver<Position> {

@@ -4,14 +4,7 @@
 //! saga, [`choreographed`] two reactors. [`proof`] tells the way of each order, and holds what came of all against each
 //! other.
 //!
-//! What an order costs, without what goes wrong (`tests/it/costs.rs` counts it):
-//!
-//! | | events | appends | of them one after the other until it is shipped |
-//! |---|---|---|---|
-//! | choreographed, shipped | 4 | 4 | 4 |
-//! | choreographed, declined | 4 | 4 | |
-//! | orchestrated, shipped | 16 | 10 | 7 |
-//! | orchestrated, declined | 17 | 10 | |
+//! What an order costs in each form `tests/it/costs.rs` counts, and the documentation of sagas has it in a table.
 
 #![expect(missing_docs, reason = "an example is read as it stands")]
 

@@ -32,6 +32,8 @@ pub struct Crashes {
     pub crashes: usize,
     /// How often each thing was seen to happen in the run without crashes: events by type, `child` and `timer`.
     pub seen: BTreeMap<&'static str, usize>,
+    /// How many processes died at each kind of moment, `before an append` or `after a call`.
+    pub died: BTreeMap<&'static str, usize>,
     /// What was wrong; empty is what a test asks for.
     pub faults: Vec<String>,
 }
@@ -49,6 +51,7 @@ impl std::ops::AddAssign for Crashes {
         self.runs += other.runs;
         self.crashes += other.crashes;
         other.seen.into_iter().for_each(|(what, times)| *self.seen.entry(what).or_default() += times);
+        other.died.into_iter().for_each(|(at, times)| *self.died.entry(at).or_default() += times);
         self.faults.extend(other.faults);
     }
 }
@@ -63,11 +66,7 @@ impl std::ops::AddAssign for Crashes {
 pub async fn crash_everywhere<S: Saga>(scenario: &Scenario<S>, pairs: usize) -> Crashes {
     let (mut report, alone) = undisturbed(scenario, "crashed").await;
     let points = report.points;
-    let mut deaths: Vec<Vec<usize>> = (0..points).map(|point| vec![point]).collect();
-    // After a crash some of the moments come again, so the second may come later than there were points.
-    let both = |first| (first + 1..points + PAIRS_BEYOND).map(move |second| vec![first, second]);
-    let all: Vec<_> = (0..points).flat_map(both).collect();
-    deaths.extend((0..pairs.min(all.len())).map(|pair| all[pair * all.len() / pairs.min(all.len())].clone()));
+    let deaths = (0..points).map(|point| vec![point]).chain((0..).map_while(|nth| pair(points, pairs, nth)));
     for deadly in deaths {
         if report.faults.len() > FAULTS_MAX {
             break;
@@ -103,12 +102,10 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
         }
         let deadly = match run.checked_sub(points) {
             None => vec![run],
-            Some(pair) if pair < pairs => {
-                // Spread over all of them.
-                let (first, distance) = (pair * points / pairs, 1 + pair * 7 % points);
-                vec![first, first + distance]
-            }
-            Some(_) => return report,
+            Some(nth) => match pair(points, pairs, nth) {
+                Some(pair) => pair,
+                None => return report,
+            },
         };
         report += compared(Run::new(scenario, &id, &store, model, deadly.iter().copied()), &deadly, &alone).await;
         if report.faults.len() > FAULTS_MAX {
@@ -116,6 +113,23 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
         }
     }
     report
+}
+
+/// The nth pair of `pairs`, spread over all that there are; `None` behind the last.
+fn pair(points: usize, pairs: usize, nth: usize) -> Option<Vec<usize>> {
+    // After a crash some of the moments come again, so the second may come later than there were points.
+    let behind = |first: usize| points + PAIRS_BEYOND - first - 1;
+    let all: usize = (0..points).map(behind).sum();
+    let pairs = pairs.min(all);
+    let mut at = (nth < pairs).then(|| nth * all / pairs)?;
+    let first = (0..points).find(|first| match at.checked_sub(behind(*first)) {
+        Some(left) => {
+            at = left;
+            false
+        }
+        None => true,
+    })?;
+    Some(vec![first, first + 1 + at])
 }
 
 /// How much later than all points the second crash of a pair may be.
@@ -132,7 +146,7 @@ async fn undisturbed<S: Saga>(scenario: &Scenario<S>, id: &str) -> (Crashes, End
     let (store, model) = in_memory();
     let played = Run::new(scenario, id, &store, &model, []).play().await;
     let faults = played.faults.into_iter().map(|fault| format!("without crashes: {fault}")).collect();
-    (Crashes { points: played.passed, runs: 1, crashes: 0, seen: played.seen, faults }, played.end)
+    (Crashes { points: played.passed, runs: 1, seen: played.seen, faults, ..Crashes::default() }, played.end)
 }
 
 /// A run with crashes, held against what comes of it without.
@@ -143,7 +157,13 @@ async fn compared<S: Saga, M: AgendaModel>(run: Run<'_, S, M>, deadly: &[usize],
     if played.end != *alone {
         faults.push(told(format!("it came to {:#?}, and without to {alone:#?}", played.end)));
     }
-    Crashes { points: 0, runs: 1, crashes: played.crashes, seen: BTreeMap::new(), faults }
+    // All but the second of a pair is a moment of the run without crashes.
+    if played.died.is_empty() {
+        faults.push(told("nothing died".into()));
+    }
+    let mut died = BTreeMap::new();
+    played.died.iter().for_each(|at| *died.entry(*at).or_default() += 1);
+    Crashes { runs: 1, crashes: played.died.len(), died, faults, ..Crashes::default() }
 }
 
 /// What a saga and its children came to, by id. How often something was tried may differ, what it came to may not.
@@ -161,7 +181,7 @@ struct End {
 struct Played {
     end: Ends,
     passed: usize,
-    crashes: usize,
+    died: Vec<&'static str>,
     seen: BTreeMap<&'static str, usize>,
     faults: Vec<String>,
 }

@@ -19,6 +19,7 @@ pub(super) struct Moments {
     passed: AtomicUsize,
     deadly: BTreeSet<usize>,
     dead: AtomicBool,
+    died: Mutex<Vec<&'static str>>,
 }
 
 impl Moments {
@@ -27,10 +28,11 @@ impl Moments {
         Arc::new(Self { deadly: at.into_iter().collect(), ..Self::default() })
     }
 
-    /// Comes to the next moment; a process that dies goes no further.
-    pub async fn pass(&self) {
+    /// Comes to the next moment, of this kind; a process that dies goes no further.
+    pub async fn pass(&self, kind: &'static str) {
         let moment = self.passed.fetch_add(1, Ordering::SeqCst);
         if self.deadly.contains(&moment) {
+            self.died.lock().unwrap_or_else(PoisonError::into_inner).push(kind);
             self.dead.store(true, Ordering::SeqCst);
             std::future::pending::<()>().await;
         }
@@ -39,6 +41,11 @@ impl Moments {
     /// How many there were.
     pub fn passed(&self) -> usize {
         self.passed.load(Ordering::SeqCst)
+    }
+
+    /// At which kinds of moments processes died.
+    pub fn died(&self) -> Vec<&'static str> {
+        self.died.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the process has died; another may begin then.
@@ -98,14 +105,14 @@ impl Layer for MortalStore {
         &*self.log
     }
     async fn append(&self, append: Append) -> Result<AppendOutcome, StoreError> {
-        self.moments.pass().await;
+        self.moments.pass("before an append").await;
         let outcome = self.log.append(append).await?;
         if let AppendOutcome::Appended(appended) = &outcome {
             for event in &appended.events {
                 self.recorded_at(event);
             }
         }
-        self.moments.pass().await;
+        self.moments.pass("after an append").await;
         Ok(outcome)
     }
 }

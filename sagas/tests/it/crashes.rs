@@ -36,6 +36,18 @@ const SEEN: [&str; 16] = [
     "Ended",
 ];
 
+/// Where processes must have died among them.
+const DIED: [&str; 8] = [
+    "after a call",
+    "after a commit of the agenda",
+    "after an append",
+    "before a call",
+    "before a commit of the agenda",
+    "before a timer",
+    "before a turn",
+    "before an append",
+];
+
 #[tokio::test]
 async fn random_sagas_come_to_the_same_wherever_they_crash() {
     let (first, count) = (number("INDELIBLE_SEED", 30), number("INDELIBLE_SAGAS", 20));
@@ -45,8 +57,12 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
         assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
         all += report;
     }
-    println!("{count} random sagas, each at {pairs} pairs of points: {all}; they met {:?}", all.seen);
-    assert!(all.crashes as u64 > 10 * count, "only {} processes died", all.crashes);
+    println!(
+        "{count} random sagas, each at {pairs} pairs of points: {all}; they met {:?}, and died {:?}",
+        all.seen, all.died
+    );
+    assert!(all.crashes >= all.points, "only {} processes died", all.crashes);
+    assert!(all.died.keys().eq(&DIED), "none died elsewhere than {:?}", all.died.keys());
     let unseen: Vec<_> = SEEN.into_iter().filter(|what| !all.seen.contains_key(what)).collect();
     assert!(count < 20 || unseen.is_empty(), "none of them met {unseen:?}");
 }

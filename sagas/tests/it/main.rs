@@ -1,8 +1,13 @@
 //! Sagas: what they decide, what they survive, and how they are run.
 
+mod circuits;
 mod crashes;
 mod decisions;
+mod faults;
 mod journals;
+mod reactors;
+mod recorded;
 mod running;
 mod trip;
 mod trouble;
+mod until;

@@ -7,14 +7,14 @@ use std::{
 };
 
 use indelible_core::{
-    Aggregate, Apply, Context, Event, Events, Handle, Position, Repository, store::memory::MemoryStore,
+    Aggregate, Apply, Context, Event, EventStore, Events, Handle, Position, Repository, store::memory::MemoryStore,
 };
 use indelible_projections::{
     Envelope, OnFailure, Order, Partition, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
 };
 use indelible_sagas::{
-    Act, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React, Reactor,
-    Saga, SagaEvent, SagaWorker, Sagas, SkippingClock, Standing, Step,
+    Act, AgendaModel, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React,
+    Reactor, Saga, SagaEvent, SagaWorker, Sagas, SkippingClock, Standing, Step, Work,
     testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ async fn a_zombie_changes_nothing() {
     let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::new(script));
     let worker = |name: &str, for_ms| {
         let performer = Stalls { outside: outside.clone(), for_ms };
-        SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer)
+        SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer).add(&model, Reminder)
     };
     let zombie = worker("zombie", 8_000);
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -142,17 +142,32 @@ async fn a_zombie_changes_nothing() {
         })
     });
     let trips = Sagas::<Trip>::new(&store);
+    Sagas::<Remind>::new(&store).start("ada", Remind).await.unwrap();
     trips.start("7", Trip { traveller: "ada".into() }).await.unwrap();
     while outside.calls().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let running = worker("heir", 0).start().await.unwrap();
     assert_eq!(trips.ended("7", SOON).await.unwrap(), Some(Outcome::Completed));
-    let ended = trips.journal("7").await.unwrap();
+    let agenda = async || {
+        let mut due = Vec::new();
+        for (n, work) in (0..Trip::PARTITIONS).flat_map(|n| Work::ALL.map(|work| (n, work))) {
+            due.push(model.earliest::<Trip>(Partition(n), work, None, 9).await.unwrap());
+            due.push(model.earliest::<Remind>(Partition(n), work, None, 9).await.unwrap());
+        }
+        due
+    };
+    let due = async || agenda().await.into_iter().flat_map(|(due, _)| due).map(|due| due.saga).collect::<Vec<_>>();
+    while due().await != ["ada"] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (ended, before) = (trips.journal("7").await.unwrap(), (store.head().await.unwrap(), agenda().await));
+    assert!(!thread.is_finished());
     stop.send(()).unwrap();
     assert!(thread.join().unwrap(), "the zombie comes back, and drains");
     assert!(running.drain(SOON).await);
     assert_eq!(trips.journal("7").await.unwrap(), ended);
+    assert_eq!((store.head().await.unwrap(), agenda().await), before, "neither log nor agenda have changed");
     let flights: Vec<_> = outside.calls().into_iter().filter(|(key, _)| key == "trip-7/flight").collect();
     assert_eq!(flights, [("trip-7/flight".to_owned(), 1), ("trip-7/flight".to_owned(), 1)], "the same key, again");
     assert_eq!(outside.happened().len(), 5);
@@ -394,7 +409,7 @@ async fn a_slow_reaction_holds_up_no_other_partition() {
         }
     }
     permits.add_permits(40);
-    let head = indelible_core::EventStore::head(&store).await.unwrap();
+    let head = store.head().await.unwrap();
     running.wait_for(&head, SOON).await.unwrap();
     let mut reacted = seen.lock().unwrap().clone();
     let pairs = quick.len().min(slow.len() - 1);

@@ -53,10 +53,10 @@ impl<'r, S: Saga, M: AgendaModel> Clerk<'r, S, M> {
                 recorded.recorded_at = self.run.store.recorded_at(&recorded);
                 Project::<M>::apply(&self.agenda, &Envelope::decode(recorded, false)?, &mut tx).await?;
             }
-            self.run.moments.pass().await;
+            self.run.moments.pass("before a commit of the agenda").await;
             self.run.model.commit(tx).await?;
             claim.position = to;
-            self.run.moments.pass().await;
+            self.run.moments.pass("after a commit of the agenda").await;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Act, AgendaModel, Saga, SagaEvent, Standing, Tell,
-    agenda::{Change, Entry, Item, changes},
+    agenda::{Change, Entry, Item, Work, changes},
     desk::{Desk, Turn},
 };
 
@@ -68,7 +68,7 @@ impl<'r, S: Saga, M: AgendaModel> Process<'r, S, M> {
                 return Err(format!("nothing is due, and it has not ended: {}", stand.join("\n")));
             };
             run.store.pass_to(when(&entry));
-            run.moments.pass().await;
+            run.moments.pass(if entry.work == Work::Timer { "before a timer" } else { "before a turn" }).await;
             self.take(&entry).await?;
         }
         Err("it goes round in circles".into())

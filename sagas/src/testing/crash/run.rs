@@ -59,7 +59,6 @@ impl<'a, S: Saga, M: AgendaModel> Run<'a, S, M> {
 
     /// Plays it to its end, with a new process whenever one has died.
     pub async fn play(self) -> Played {
-        let mut crashes = 0;
         let fault = loop {
             // All that a process remembers ends with it.
             let sagas = Sagas::<S>::new(&self.store);
@@ -77,11 +76,11 @@ impl<'a, S: Saga, M: AgendaModel> Run<'a, S, M> {
                 polled => polled.map(Some),
             });
             match ended.await {
-                None => crashes += 1,
+                None => {}
                 Some(fault) => break fault,
             }
         };
-        let passed = self.moments.passed();
+        let (passed, died) = (self.moments.passed(), self.moments.died());
         let mut faults = self.outside.faults();
         faults.extend(fault);
         let (mut end, mut seen) = (Ends::new(), BTreeMap::<_, usize>::new());
@@ -96,7 +95,7 @@ impl<'a, S: Saga, M: AgendaModel> Run<'a, S, M> {
             *seen.entry("child").or_default() += usize::from(saga.id != self.id);
             end.insert(saga.id.clone(), judge::end(&saga, brought));
         }
-        Played { end, passed, crashes, seen, faults }
+        Played { end, passed, died, seen, faults }
     }
 
     /// The saga and its children, as far as they had begun at the last look.

@@ -23,7 +23,7 @@ pub(super) struct Watched<S: Saga> {
 
 impl<S: Saga> Perform<S> for Watched<S> {
     async fn perform(&self, effect: S::Effect, call: &Call) -> Result<Value, Failure> {
-        self.moments.pass().await;
+        self.moments.pass("before a call").await;
         let journal = self.sagas.load(call.saga()).await.map_err(Failure::unsure)?;
         let track = journal.past().track(call.step());
         if track.and_then(|track| track.on_its(call.act())).is_none() {
@@ -48,7 +48,7 @@ impl<S: Saga> Perform<S> for Watched<S> {
                 Perform::<S>::perform(&self.outside, effect, call).await
             }
         };
-        self.moments.pass().await;
+        self.moments.pass("after a call").await;
         answer
     }
 }
