@@ -70,6 +70,11 @@ impl Saga for Random {
     }
 }
 
+/// The numbers of small random sagas, for crashes at all pairs of their points: one that waits for time, and then too long,
+/// so that an operator leaves something out; one that is undone after a lost answer; one that waits for time and for a
+/// signal; and one that is undone when its time is up. All of them end.
+pub const SMALL: [u64; 4] = [10, 13, 23, 31];
+
 /// The random saga of a number: up to four stages of up to three steps side by side, of effects, waits for time and for
 /// signals, with timeouts, lost answers and refusals, perhaps a pivot, perhaps children, perhaps cancelled at one of its
 /// steps, perhaps with an operator.

@@ -1,14 +1,17 @@
 //! T9: random sagas that crash at every point, in pairs; and seeded bugs, which that must find.
 //!
 //! `INDELIBLE_SAGAS` says how many random sagas crash at each point (20), `INDELIBLE_SAGA_PAIRS` at how many pairs of points
-//! each (10), `INDELIBLE_SEED` from which number (30).
+//! each (10), `INDELIBLE_SEED` from which number (30); `INDELIBLE_SMALL_SAGA_PAIRS` at how many pairs small ones (100).
 
 use std::{env, time::Duration};
 
 use indelible_sagas::{
     Act, Past, Plan, Saga, Step, Tell,
     bugs::{Bug, choose},
-    testing::{Crashes, Scenario, crash_everywhere, random::random_scenario},
+    testing::{
+        Crashes, Scenario, crash_everywhere,
+        random::{SMALL, random_scenario},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +68,21 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
     assert!(all.died.keys().eq(&DIED), "none died elsewhere than {:?}", all.died.keys());
     let unseen: Vec<_> = SEEN.into_iter().filter(|what| !all.seen.contains_key(what)).collect();
     assert!(count < 20 || unseen.is_empty(), "none of them met {unseen:?}");
+}
+
+#[tokio::test]
+async fn small_sagas_come_to_the_same_at_pairs_of_points() {
+    let (pairs, mut all) = (number("INDELIBLE_SMALL_SAGA_PAIRS", 100), Crashes::default());
+    for seed in SMALL {
+        let report = crash_everywhere(&random_scenario(seed), pairs as usize).await;
+        assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
+        all += report;
+    }
+    println!("{all}; they met {:?}, and died {:?}", all.seen, all.died);
+    for what in ["AttemptFailed", "NeedsIntervention", "Signalled", "Skipped", "TimedOut", "Undone", "timer"] {
+        assert!(all.seen.contains_key(what), "none of them met {what}");
+    }
+    assert_eq!(all.seen["Ended"], SMALL.len());
 }
 
 #[tokio::test]

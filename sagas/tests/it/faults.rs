@@ -1,4 +1,4 @@
-//! T9: a log and an agenda that are away at any moment, or lose the answer. What sagas come to is what they come to without.
+//! T9: a log and an agenda that are away at any moment, or lose the answer, and workers that die. What sagas come to is what they come to without.
 //!
 //! `INDELIBLE_SAGA_FAULTS` says over how many sagas (60), `INDELIBLE_SEED` from which number (1).
 
@@ -27,9 +27,11 @@ use indelible_sagas::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 const SOON: Duration = Duration::from_secs(600);
+/// How many workers die before one has done it all.
+const LIVES: usize = 20;
 
 /// What goes wrong, by chance, and how often each thing did.
 #[derive(Clone)]
@@ -193,12 +195,23 @@ async fn outcomes_are_those_of_a_log_and_an_agenda_that_never_fail() {
     let faults = Faults(Arc::new(Mutex::new((StdRng::seed_from_u64(seed), BTreeMap::new()))));
     let (log, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
     let (store, model) = (Log(log.clone(), faults.clone()), Model(MemoryModel::new(), faults.clone()));
-    let performer = Booked(KeptOutside::new(dir.path()), Repository::new(&store));
-    let clock = Passing(Timestamp::now(), Instant::now());
-    let running = SagaWorker::new(&store).with_clock(clock).add(&model, performer).start().await;
+    let start = async || loop {
+        let performer = Booked(KeptOutside::new(dir.path()), Repository::new(&store));
+        let clock = Passing(Timestamp::now(), Instant::now());
+        if let Ok(running) = SagaWorker::new(&store).with_clock(clock).add(&model, performer).start().await {
+            break running;
+        }
+    };
     start_errands(&log, 0..count).await;
+    for _ in 0..LIVES {
+        let running = start().await;
+        let lives = faults.0.lock().unwrap().0.random_range(1..100);
+        sleep(Duration::from_millis(lives)).await;
+        drop(running);
+    }
+    let running = start().await;
     let judged = judge_errands(&log, dir.path(), 0..count, SOON).await;
-    assert!(running.unwrap().drain(SOON).await);
+    assert!(running.drain(SOON).await);
     for id in (0..count).map(|number| number.to_string()) {
         let brought = Repository::<Ledger>::new(&log).load(&id).await.unwrap().0.clone();
         let keys: BTreeSet<_> = brought.iter().collect();

@@ -11,3 +11,4 @@ mod running;
 mod trip;
 mod trouble;
 mod until;
+mod zombies;

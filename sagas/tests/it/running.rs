@@ -10,18 +10,18 @@ use indelible_core::{
     Aggregate, Apply, Context, Event, EventStore, Events, Handle, Position, Repository, store::memory::MemoryStore,
 };
 use indelible_projections::{
-    Envelope, OnFailure, Order, Partition, ProjectionId, ReadModel, Retry, Wants, Worker, WorkerId, memory::MemoryModel,
+    Envelope, OnFailure, Order, Partition, ProjectionId, ReadModel, Retry, Wants, Worker, memory::MemoryModel,
 };
 use indelible_sagas::{
-    Act, AgendaModel, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React,
-    Reactor, Saga, SagaEvent, SagaWorker, Sagas, SkippingClock, Standing, Step, Work,
+    Act, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React, Reactor,
+    Saga, SagaEvent, SagaWorker, Sagas, SkippingClock, Standing, Step,
     testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::trip::{Agency, Effect, Trip};
+use crate::trip::{Agency, Trip};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -102,75 +102,6 @@ impl Perform<Remind> for Reminder {
     async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
         Ok(Value::Null)
     }
-}
-
-/// A worker that stands still in a call, beyond its lease, with its whole process.
-struct Stalls {
-    outside: Outside,
-    for_ms: u64,
-}
-impl Perform<Trip> for Stalls {
-    async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, Failure> {
-        let answer = Perform::<Trip>::perform(&self.outside, effect, call).await;
-        if call.step() == "flight" {
-            std::thread::sleep(Duration::from_millis(self.for_ms));
-        }
-        answer
-    }
-}
-
-#[tokio::test]
-async fn a_zombie_changes_nothing() {
-    let lease = Duration::from_secs(1);
-    let booked = |script: Script, what: &str| script.answers(what, [Answer::Done(json!(format!("the {what}")))]);
-    let script = ["flight", "hotel", "car"].into_iter().fold(Script::new(), booked);
-    let (store, model, outside) = (MemoryStore::new(), MemoryModel::shared(lease), Outside::new(script));
-    let worker = |name: &str, for_ms| {
-        let performer = Stalls { outside: outside.clone(), for_ms };
-        SagaWorker::new(&store).with_id(WorkerId(name.into())).add(&model, performer).add(&model, Reminder)
-    };
-    let zombie = worker("zombie", 8_000);
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let running = zombie.start().await.unwrap();
-            while stopped.try_recv().is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            running.drain(SOON).await
-        })
-    });
-    let trips = Sagas::<Trip>::new(&store);
-    Sagas::<Remind>::new(&store).start("ada", Remind).await.unwrap();
-    trips.start("7", Trip { traveller: "ada".into() }).await.unwrap();
-    while outside.calls().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let running = worker("heir", 0).start().await.unwrap();
-    assert_eq!(trips.ended("7", SOON).await.unwrap(), Some(Outcome::Completed));
-    let agenda = async || {
-        let mut due = Vec::new();
-        for (n, work) in (0..Trip::PARTITIONS).flat_map(|n| Work::ALL.map(|work| (n, work))) {
-            due.push(model.earliest::<Trip>(Partition(n), work, None, 9).await.unwrap());
-            due.push(model.earliest::<Remind>(Partition(n), work, None, 9).await.unwrap());
-        }
-        due
-    };
-    let due = async || agenda().await.into_iter().flat_map(|(due, _)| due).map(|due| due.saga).collect::<Vec<_>>();
-    while due().await != ["ada"] {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let (ended, before) = (trips.journal("7").await.unwrap(), (store.head().await.unwrap(), agenda().await));
-    assert!(!thread.is_finished());
-    stop.send(()).unwrap();
-    assert!(thread.join().unwrap(), "the zombie comes back, and drains");
-    assert!(running.drain(SOON).await);
-    assert_eq!(trips.journal("7").await.unwrap(), ended);
-    assert_eq!((store.head().await.unwrap(), agenda().await), before, "neither log nor agenda have changed");
-    let flights: Vec<_> = outside.calls().into_iter().filter(|(key, _)| key == "trip-7/flight").collect();
-    assert_eq!(flights, [("trip-7/flight".to_owned(), 1), ("trip-7/flight".to_owned(), 1)], "the same key, again");
-    assert_eq!(outside.happened().len(), 5);
 }
 
 /// While its circuit is open a step waits, and burns no attempt.

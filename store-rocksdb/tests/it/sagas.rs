@@ -13,7 +13,7 @@ use indelible_sagas::{
     testing::{
         Crashes, crash_everywhere_on,
         killed::{KeptOutside, judge_errands, start_errands},
-        random::random_scenario,
+        random::{SMALL, random_scenario},
     },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -84,4 +84,22 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
     }
     println!("{count} random sagas, each at {pairs} pairs of points: {all}");
     assert!(all.crashes as u64 >= 10 * count, "only {} processes died", all.crashes);
+}
+
+/// Small sagas whose processes die at every point and at pairs of them: at all that there are, if `INDELIBLE_SMALL_SAGA_PAIRS`
+/// (4) says so many.
+#[tokio::test]
+async fn small_sagas_come_to_the_same_at_pairs_of_points() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(dir.path().join("log")).unwrap();
+    let model = RocksModel::open(dir.path().join("agenda")).unwrap();
+    let (pairs, mut all) = (number("INDELIBLE_SMALL_SAGA_PAIRS").unwrap_or(4), Crashes::default());
+    for seed in SMALL {
+        let report =
+            crash_everywhere_on(&store, &model, &format!("s{seed}"), &random_scenario(seed), pairs as usize).await;
+        assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
+        all += report;
+    }
+    println!("{all}; they died {:?}", all.died);
+    assert!(all.crashes >= all.points, "only {} processes died", all.crashes);
 }
