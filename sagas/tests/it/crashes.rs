@@ -65,7 +65,7 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
         all.seen, all.died
     );
     assert!(all.crashes >= all.points, "only {} processes died", all.crashes);
-    assert!(all.died.keys().eq(&DIED), "none died elsewhere than {:?}", all.died.keys());
+    assert!(count < 20 || all.died.keys().eq(&DIED), "they died {:?}", all.died);
     let unseen: Vec<_> = SEEN.into_iter().filter(|what| !all.seen.contains_key(what)).collect();
     assert!(count < 20 || unseen.is_empty(), "none of them met {unseen:?}");
 }

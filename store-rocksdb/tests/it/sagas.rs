@@ -86,15 +86,17 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
     assert!(all.crashes as u64 >= 10 * count, "only {} processes died", all.crashes);
 }
 
-/// Small sagas whose processes die at every point and at pairs of them: at all that there are, if `INDELIBLE_SMALL_SAGA_PAIRS`
-/// (4) says so many.
+/// Small sagas whose processes die at every point and at pairs of them: at as many as `INDELIBLE_SMALL_SAGA_PAIRS` says, which
+/// may be all that there are. Otherwise it is one saga, and four pairs.
 #[tokio::test]
 async fn small_sagas_come_to_the_same_at_pairs_of_points() {
     let dir = tempfile::tempdir().unwrap();
     let store = RocksStore::open(dir.path().join("log")).unwrap();
     let model = RocksModel::open(dir.path().join("agenda")).unwrap();
-    let (pairs, mut all) = (number("INDELIBLE_SMALL_SAGA_PAIRS").unwrap_or(4), Crashes::default());
-    for seed in SMALL {
+    let asked = number("INDELIBLE_SMALL_SAGA_PAIRS");
+    let (pairs, few) = asked.map_or((4, 1), |pairs| (pairs, SMALL.len()));
+    let mut all = Crashes::default();
+    for seed in SMALL.into_iter().take(few) {
         let report =
             crash_everywhere_on(&store, &model, &format!("s{seed}"), &random_scenario(seed), pairs as usize).await;
         assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
