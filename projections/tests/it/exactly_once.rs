@@ -1,11 +1,11 @@
 //! P1: wherever a worker dies, the read model is what a clean pass gives.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use indelible_core::{EventStore, store::memory::MemoryStore};
 use indelible_projections::{memory::MemoryModel, *};
 
-use crate::fixture::*;
+use crate::{chaos::Chaos, fixture::*};
 
 fn small_batches() -> RunnerOptions {
     let mut options = RunnerOptions::default();
@@ -87,4 +87,32 @@ async fn an_idle_partition_writes_where_it_has_looked_to_once_a_second() {
     for row in model.partitions(&ProjectionId::of::<Tally>()).await.unwrap() {
         assert_eq!(row.position, store.head().await.unwrap());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_that_get_nothing_write_once_a_second_and_not_at_all_when_nothing_comes() {
+    let (store, chaos) = (MemoryStore::new(), Chaos::new(&MemoryModel::new()));
+    let running = Worker::new(&store).add(&chaos, Tally).start().await.unwrap();
+    let commits = || chaos.seen.commits.load(Relaxed);
+    let tick = Duration::from_millis(10);
+
+    // Nobody asked for any of them.
+    for _ in 0..1_000 {
+        append(&store, 1, new(AccountEvent::Renamed { name: "n".into() })).await;
+        tokio::time::sleep(tick).await;
+    }
+    assert!((4 * 9..=4 * 10).contains(&commits()), "{} in 10 s, of four partitions", commits());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = commits();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(commits(), before, "there was nothing to write");
+
+    // All of them are one partition's, which has them at once.
+    for _ in 0..1_000 {
+        append(&store, 1, deposited(1)).await;
+        tokio::time::sleep(tick).await;
+    }
+    let others = commits() - before - 1_000;
+    assert!((3 * 9..=3 * 10).contains(&others), "{others} in 10 s, of three partitions");
+    assert_eq!(running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap(), Waited::Reached);
 }

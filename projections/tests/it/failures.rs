@@ -1,8 +1,10 @@
 //! P3: nothing is skipped in silence.
 
 use std::{
-    sync::Arc,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -11,6 +13,8 @@ use indelible_projections::{
     memory::{MemoryModel, MemoryTx},
     *,
 };
+
+use tokio::time::Instant;
 
 use crate::fixture::*;
 
@@ -220,4 +224,47 @@ async fn an_event_that_does_not_decode_is_a_failure_and_one_that_nobody_asked_fo
     let head = append(&store, 1, broken("Deposited")).await;
     let Waited::Stopped(error) = running.wait_for(&head, SOON).await.unwrap() else { panic!("went on") };
     assert!(error.contains("cannot decode Deposited"), "{error}");
+}
+
+/// Handles nothing, and remembers when it was asked to.
+#[derive(Clone, Default)]
+struct Hopeless(Arc<Mutex<Vec<Instant>>>);
+impl Projection for Hopeless {
+    const NAME: &'static str = "hopeless";
+    const RETRY: Retry =
+        Retry { attempts_max: 12, pause_first: Duration::from_millis(100), pause_max: Duration::from_secs(5) };
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<MemoryModel> for Hopeless {
+    async fn apply(&self, _: &Envelope<AccountEvent>, _: &mut MemoryTx) -> Result<(), Cause> {
+        self.0.lock().unwrap().push(Instant::now());
+        Err("nothing helps".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pauses_between_attempts_double_up_to_the_longest_and_no_two_are_alike() {
+    let Retry { attempts_max, pause_first, pause_max } = Hopeless::RETRY;
+    let mut shares = Vec::new();
+    for _ in 0..4 {
+        let (store, hopeless) = (MemoryStore::new(), Hopeless::default());
+        let head = append(&store, "a", deposited(1)).await;
+        let running = Worker::new(&store).add(&MemoryModel::new(), hopeless.clone()).start().await.unwrap();
+        let waited = running.wait_for(&head, Duration::from_secs(600)).await.unwrap();
+        assert_eq!(waited, Waited::Stopped("nothing helps".into()));
+        let attempts = hopeless.0.lock().unwrap().clone();
+        assert_eq!(attempts.len(), attempts_max as usize);
+        for (nth, pause) in attempts.windows(2).map(|pair| pair[1] - pair[0]).enumerate() {
+            let longest = (pause_first * 2_u32.pow(nth as u32)).min(pause_max);
+            // Timers go by milliseconds.
+            let allowed = longest / 2..=longest + Duration::from_millis(2);
+            assert!(allowed.contains(&pause), "{pause:?} after attempt {}, and not {allowed:?}", nth + 1);
+            shares.push(pause.as_secs_f64() / longest.as_secs_f64());
+        }
+    }
+    shares.sort_by(f64::total_cmp);
+    assert!(shares[shares.len() - 1] - shares[0] > 0.25, "hardly any jitter: {shares:?}");
 }

@@ -1,5 +1,6 @@
 //! Projections over the memory store.
 
+mod categories;
 mod chaos;
 mod exactly_once;
 mod failures;
@@ -10,6 +11,7 @@ mod model;
 mod policies;
 mod queries;
 mod rebuild;
+mod replaying;
 mod running;
 mod schedules;
 mod seeing;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -10,6 +13,11 @@ use indelible_core::{EventStore, store::memory::MemoryStore};
 use indelible_projections::{
     memory::{MemoryModel, MemoryTx},
     *,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
 };
 
 use crate::fixture::*;
@@ -55,6 +63,63 @@ async fn a_paused_one_waits_and_a_drained_one_has_written_where_it_is() {
     }
 }
 
+/// A tally that does not come to an end with a deposit of 13, until it is let go on.
+#[derive(Clone, Default)]
+struct Endless {
+    began: Arc<Notify>,
+    goes_on: Arc<AtomicBool>,
+}
+impl Projection for Endless {
+    const NAME: &'static str = Tally::NAME;
+    const ORDER: Order = Tally::ORDER;
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<MemoryModel> for Endless {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut MemoryTx) -> Result<(), Cause> {
+        tally(envelope, tx).await?;
+        if matches!(envelope.event, AccountEvent::Deposited { cents: 13 }) && !self.goes_on.load(SeqCst) {
+            self.began.notify_one();
+            while !self.goes_on.load(SeqCst) {
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_at_the_deadline_of_a_drain_is_undone_and_done_once_by_the_next() {
+    let lease = Duration::from_secs(9);
+    for model in [MemoryModel::new(), MemoryModel::shared(lease)] {
+        let (store, endless, deadline) = (MemoryStore::new(), Endless::default(), Duration::from_secs(5));
+        let before = append(&store, "a", deposited(1)).await;
+        let running = Worker::new(&store).add(&model, endless.clone()).start().await.unwrap();
+        assert_eq!(running.wait_for(&before, SOON).await.unwrap(), Waited::Reached);
+        append(&store, "a", deposited(13)).await;
+        let head = append(&store, "a", deposited(2)).await;
+        endless.began.notified().await;
+        let asked_at = Instant::now();
+        assert!(!running.drain(deadline).await, "it says that all was committed");
+        assert!(asked_at.elapsed() >= deadline && asked_at.elapsed() < deadline + Duration::from_millis(10));
+
+        // Not even when the handler goes on.
+        endless.goes_on.store(true, SeqCst);
+        sleep(Duration::from_secs(100)).await;
+        let home = Partition::of(&stream("a"), 4).0 as usize;
+        assert_eq!(model.query::<Tally>().unwrap().get(&SUMS, &"a".to_owned()).unwrap(), Some((1, 1)));
+        let row = model.partitions(&ProjectionId::of::<Tally>()).await.unwrap().remove(home);
+        assert_eq!((row.position, row.owner.filter(|_| model.lease().is_some())), (before, None));
+
+        let running = Worker::new(&store).add(&model, endless).start().await.unwrap();
+        assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+        assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
+        assert!(running.drain(SOON).await);
+    }
+}
+
 type Client = Arc<Mutex<BTreeMap<String, (u64, u64)>>>;
 
 impl Project<AtLeastOnce<Client>> for Whole {
@@ -85,4 +150,75 @@ async fn a_target_without_transactions_goes_on_from_its_checkpoint() {
     drop(target);
     assert_eq!(Arc::strong_count(&client), 1, "something still holds what somebody else may want to open now");
     assert_eq!(client.lock().unwrap().values().map(|(sum, _)| sum).sum::<u64>(), 3 * 20 * 21 / 2);
+}
+
+/// What has no transactions: sums, each with the position up to which it is right; and beside them all calls, with whether
+/// they were history.
+#[derive(Clone, Default)]
+struct Index {
+    sums: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
+    calls: Arc<Mutex<Vec<(u64, bool)>>>,
+}
+
+/// Writes to it, and dies before the checkpoint where it is to.
+struct Dying(Option<Arc<Notify>>);
+impl Projection for Dying {
+    const NAME: &'static str = "dying";
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<AtLeastOnce<Index>> for Dying {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut DirectTx<Index>) -> Result<(), Cause> {
+        let AccountEvent::Deposited { cents } = envelope.event else { return Err("was not asked for".into()) };
+        let position = envelope.recorded.position.get();
+        tx.client.calls.lock().unwrap().push((position, envelope.replaying));
+        let mut sums = tx.client.sums.lock().unwrap();
+        let (sum, seen) = sums.entry(envelope.recorded.stream.id().to_owned()).or_default();
+        if position > *seen {
+            (*sum, *seen) = (*sum + cents, position);
+        }
+        Ok(())
+    }
+    async fn apply_batch(&self, envelopes: &[Envelope<AccountEvent>], tx: &mut DirectTx<Index>) -> Result<(), Cause> {
+        for envelope in envelopes {
+            Project::<AtLeastOnce<Index>>::apply(self, envelope, tx).await?;
+        }
+        match &self.0 {
+            Some(written) => {
+                written.notify_one();
+                std::future::pending().await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_its_checkpoint_comes_again_and_its_position_makes_that_harmless() {
+    let (store, index) = (MemoryStore::new(), Index::default());
+    let start = async |dies| {
+        let target = AtLeastOnce::new(index.clone(), &store);
+        Worker::new(&store).add(&target, Dying(dies)).start().await.unwrap()
+    };
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let first = 3 * round + 1;
+        for account in 0..3 {
+            append(&store, account % 2, deposited(10)).await;
+        }
+        let written = Arc::new(Notify::new());
+        let dies = start(Some(written.clone())).await;
+        written.notified().await;
+        drop(dies);
+        let lives = start(None).await;
+        assert_eq!(lives.wait_for(&store.head().await.unwrap(), SOON).await.unwrap(), Waited::Reached);
+        assert!(lives.drain(SOON).await);
+        // Twice each: once before the crash, and once after it, in the same order and told the same.
+        expected.extend([first, first + 1, first + 2].repeat(2).into_iter().map(|position| (position, round == 0)));
+        assert_eq!(*index.calls.lock().unwrap(), expected);
+        let sums = index.sums.lock().unwrap().clone();
+        assert_eq!(sums.into_values().map(|(sum, _)| sum).collect::<Vec<_>>(), [20 * (round + 1), 10 * (round + 1)]);
+    }
 }
