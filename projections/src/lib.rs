@@ -24,7 +24,22 @@
 //! `partition`: counters `events_total`, `batches_total`, `retries_total`, `dead_letters_total`; histograms `batch_events`,
 //! `batch_seconds`, `lag_seconds` (from an event recorded to its batch committed); gauges `position` and `lag_events` of the
 //! partitions that this process owns, once a second. By `projection` alone: gauges `partitions_owned`,
-//! `partitions_stopped`, `streams_parked`. Install the recorder before the worker starts.
+//! `partitions_stopped`, `streams_parked`, and `behind_seconds`, the age of the oldest event that one of these partitions has
+//! not looked at: 0 where none is behind, and it grows while one has stopped, is paused or stalls, when no batch is there to
+//! tell of a lag. Install the recorder before the worker starts.
+//!
+//! The same is asked of the API:
+//!
+//! | what | of this process | of all of them |
+//! |---|---|---|
+//! | position | [`PartitionStatus::looked_to`] | [`PartitionRow::position`], [`VersionStatus::position`] |
+//! | lag, in events | [`PartitionStatus::lag_events`] | [`VersionStatus::lag_events`] |
+//! | lag, in time | | [`VersionStatus::behind_since`] |
+//! | rate | [`Running::rates`] | [`Progress::events_per_second`], while a version is built |
+//! | batch sizes | [`PartitionStatus::events`] by [`PartitionStatus::batches`] | |
+//! | retries | [`PartitionStatus::retries`], [`PartitionState::Retrying`] | |
+//! | dead letters | [`PartitionStatus::parked`] | [`PartitionRow::parked`], [`ReadModel::letters`] |
+//! | owners | | [`PartitionRow::owner`], [`ReadModel::workers`] |
 //!
 //! Each batch is a [`tracing`] span `projection batch`, whose field `correlations` names the correlation ids inside.
 

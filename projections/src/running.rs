@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{TryStreamExt, future::join_all, stream::FuturesUnordered};
-use indelible_core::{AnyStore, Cause, Position, ReadLog, StreamId, Token};
+use indelible_core::{AnyStore, Cause, Position, StreamId, Token};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -20,7 +20,7 @@ use crate::{
     DeadLetter, LetterEnd, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel, ReadModelError,
     VersionState, VersionStatus, WaitError, Waited,
     runner::Command,
-    version::Life,
+    version::{Life, behind_since},
     wait::{Goal, Look, within},
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct Handle {
     pub draining: Arc<AtomicBool>,
     pub life: Arc<Life>,
     pub progress: watch::Receiver<Progress>,
+    pub rate: watch::Receiver<f64>,
     pub watched: Box<dyn Look>,
     pub task: JoinHandle<()>,
     /// Looks after its version.
@@ -72,6 +73,12 @@ impl Running {
     /// Where each projection is.
     pub fn status(&self) -> Vec<(ProjectionId, Vec<PartitionStatus>)> {
         self.handles.iter().map(|handle| (handle.id.clone(), handle.seen.borrow().clone())).collect()
+    }
+
+    /// How many events each projection handles in this process in a second: the mean of the last 25 looks, of which there
+    /// is one a second, and five while a version is built.
+    pub fn rates(&self) -> Vec<(ProjectionId, f64)> {
+        self.handles.iter().map(|handle| (handle.id.clone(), *handle.rate.borrow())).collect()
     }
 
     /// Whether all its projections run. One that has stopped does, and one that is paused; one whose task is gone does not,
@@ -152,9 +159,7 @@ impl Running {
             let head = *self.store.published().borrow();
             for mut version in handle.watched.versions(&here, head).await? {
                 if version.lag_events() > 0 {
-                    let next = ReadLog::all().from(version.position().plus(1)).limit(1);
-                    let event = self.store.read_log(&next).await?.events.into_iter().next();
-                    version.behind_since = event.map(|event| event.recorded_at);
+                    version.behind_since = behind_since(&self.store, version.position()).await?;
                 }
                 versions.push(version);
             }

@@ -5,12 +5,12 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use indelible_core::{AnyStore, Position, Timestamp};
+use indelible_core::{AnyStore, Position, ReadLog, StoreError, Timestamp};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -25,7 +25,7 @@ use gauges::Gauges;
 /// How often is looked whether a version has caught up, and whether another took over.
 const BUILDING_EVERY: Duration = Duration::from_millis(200);
 const STEADY_EVERY: Duration = Duration::from_secs(1);
-/// Over how many looks the rate is told.
+/// Over how many looks a rate is told.
 const RATE_OVER: usize = 25;
 
 /// How far a version of a projection has come, in all processes together.
@@ -86,6 +86,29 @@ pub(crate) fn position(rows: &[PartitionRow]) -> Position {
     rows.iter().map(|row| row.position.position).min().unwrap_or(Position::START)
 }
 
+/// When the first event behind a position was recorded.
+pub(crate) async fn behind_since(store: &AnyStore, position: Position) -> Result<Option<Timestamp>, StoreError> {
+    let next = store.read_log(&ReadLog::all().from(position.plus(1)).limit(1)).await?;
+    Ok(next.events.first().map(|event| event.recorded_at))
+}
+
+/// What was counted at the last looks, and when.
+#[derive(Debug, Default)]
+struct Rate(VecDeque<(Instant, u64)>);
+
+impl Rate {
+    /// How many it were in a second, with this look.
+    fn at(&mut self, count: u64) -> f64 {
+        self.0.push_back((Instant::now(), count));
+        if self.0.len() > RATE_OVER {
+            self.0.pop_front();
+        }
+        let (began_at, before) = self.0[0];
+        let seconds = began_at.elapsed().as_secs_f64();
+        if seconds > 0.0 { count.saturating_sub(before) as f64 / seconds } else { 0.0 }
+    }
+}
+
 /// What the runner and its overseer tell each other.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
@@ -95,6 +118,8 @@ pub(crate) struct Life {
     pub events_per_second_max: AtomicU32,
     /// Somebody wants it to take over, though another had done so.
     pub wanted: AtomicBool,
+    /// How many events were handled here.
+    pub handled: AtomicU64,
 }
 
 impl Life {
@@ -110,6 +135,8 @@ pub(crate) struct Overseer<M> {
     pub id: ProjectionId,
     pub life: Arc<Life>,
     pub progress: watch::Sender<Progress>,
+    /// How many events are handled here in a second.
+    pub rate: watch::Sender<f64>,
     pub owned: watch::Receiver<Vec<PartitionStatus>>,
 }
 
@@ -118,11 +145,14 @@ impl<M: ReadModel> Overseer<M> {
     pub async fn run(self) {
         let mut runner = self.owned.clone();
         let mut target = None;
-        let mut looks = VecDeque::new();
+        let (mut handled, mut looked_at) = (Rate::default(), Rate::default());
         let mut gauges = Gauges::default();
         loop {
-            gauges.set(&self.id, &self.owned.borrow(), *self.store.published().borrow());
-            let builds = match self.look(&mut target, &mut looks).await {
+            self.rate.send_replace(handled.at(self.life.handled.load(Ordering::Relaxed)));
+            let head = *self.store.published().borrow();
+            let furthest = gauges.set(&self.id, &self.owned.borrow(), head);
+            gauges.set_behind(&self.id, furthest.filter(|position| *position < head), &self.store).await;
+            let builds = match self.look(&mut target, &mut looked_at).await {
                 Ok(builds) => builds,
                 Err(ReadModelError::Unsupported { .. }) => false,
                 Err(error) => {
@@ -138,11 +168,7 @@ impl<M: ReadModel> Overseer<M> {
     }
 
     /// `target` is the head as it was a look ago: who has come so far has caught up.
-    async fn look(
-        &self,
-        target: &mut Option<Position>,
-        looks: &mut VecDeque<(Instant, Position)>,
-    ) -> Result<bool, ReadModelError> {
+    async fn look(&self, target: &mut Option<Position>, looked_at: &mut Rate) -> Result<bool, ReadModelError> {
         let versions = self.model.versions(&self.id.name).await?;
         let Some(own) = versions.iter().find(|row| row.projection == self.id) else {
             return Err(ReadModelError::Unknown { projection: self.id.to_string() });
@@ -157,12 +183,12 @@ impl<M: ReadModel> Overseer<M> {
         self.life.builds.store(builds, Ordering::Release);
         if !builds {
             self.progress.send_modify(|progress| progress.state = own.state);
-            (*target, *looks) = (None, VecDeque::new());
+            (*target, *looked_at) = (None, Rate::default());
             return Ok(false);
         }
         let head = *self.store.published().borrow();
         let done = position(&self.model.partitions(&self.id).await?);
-        self.tell(own.state, done, head, looks);
+        self.tell(own.state, done, head, looked_at.at(done.get()));
         let caught_up = target.replace(head).is_some_and(|target| done >= target);
         if caught_up {
             self.arrive(own.state).await?;
@@ -182,14 +208,7 @@ impl<M: ReadModel> Overseer<M> {
         Ok(())
     }
 
-    fn tell(&self, state: VersionState, done: Position, head: Position, looks: &mut VecDeque<(Instant, Position)>) {
-        looks.push_back((Instant::now(), done));
-        if looks.len() > RATE_OVER {
-            looks.pop_front();
-        }
-        let first = looks.front().copied().unwrap_or((Instant::now(), done));
-        let seconds = first.0.elapsed().as_secs_f64();
-        let rate = if seconds > 0.0 { done.get().saturating_sub(first.1.get()) as f64 / seconds } else { 0.0 };
+    fn tell(&self, state: VersionState, done: Position, head: Position, rate: f64) {
         let to_go = head.get().saturating_sub(done.get());
         self.progress.send_replace(Progress {
             projection: self.id.clone(),

@@ -144,12 +144,14 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
     };
     let task = tokio::spawn(Runner::new(shared, context.store.clone(), query, statuses).run(commands));
     let (progress, progressed) = watch::channel(Progress::of(&version));
+    let (rate, rated) = watch::channel(0.0);
     let overseer = Overseer {
         model: model.clone(),
         store: context.store,
         id: id.clone(),
         life: life.clone(),
         progress,
+        rate,
         owned: seen.clone(),
     };
     let watched = Watched { model: model.clone(), id: id.clone(), partitions, owned: Some(seen.clone()) };
@@ -161,6 +163,7 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
         draining: Arc::default(),
         life,
         progress: progressed,
+        rate: rated,
         watched: Box::new(watched),
         task,
         overseer: tokio::spawn(overseer.run()),

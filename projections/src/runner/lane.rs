@@ -1,6 +1,11 @@
 //! One partition under work: a batch, its transaction, and what is done when it fails (P1, P3).
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::FutureExt;
 use indelible_core::{Cause, RecordedEvent, StreamId, Timestamp, Token};
@@ -253,6 +258,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         (self.claim.position, self.attempts, self.written_at) = (to, 0, Instant::now());
         self.looked_to = to;
         self.events += events as u64;
+        self.shared.life.handled.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     /// Goes back to the checkpoint, to wait there, or to stay.
