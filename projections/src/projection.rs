@@ -53,7 +53,8 @@ pub trait Projection: Send + Sync + 'static {
     /// What it is called, in its read model and wherever its progress is told. 1 to 255 bytes.
     const NAME: &'static str;
 
-    /// Changes whenever the read model must be built anew: with what `apply` makes of an event, or the events wanted.
+    /// Changes whenever the read model must be built anew: with what `apply` makes of an event, the events wanted, or the
+    /// [number of partitions](Order::PerStream).
     const VERSION: u32 = 1;
 
     /// Which events come in order.
@@ -222,7 +223,9 @@ pub enum Order {
     /// are kept by different processes where the read model can be shared. What events of different streams do to the
     /// read model must commute.
     ///
-    /// The number is stored with the read model, and another one is refused.
+    /// The number is stored with the read model, and another one is refused at the start: where a stream's events go, and
+    /// how far its partition has come, hang on it. It is changed with the [version](Projection::VERSION), which is built
+    /// in as many partitions as it has, beside the current one in its own, and takes over when it has caught up.
     PerStream {
         /// How many.
         partitions: u32,

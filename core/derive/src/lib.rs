@@ -81,7 +81,7 @@ pub fn aggregate_id(input: TokenStream) -> TokenStream {
 /// | `of = Account` | takes the events of an aggregate |
 /// | `only(DEPOSITED, WITHDRAWN)` | of these types alone |
 /// | `events = BankEvent` | or takes all events of an enum over several categories |
-/// | `partitions = 4` | the order of each stream, in so many partitions; by default 1 |
+/// | `partitions = 4` | the order of each stream, in so many partitions; by default 1; another number takes another version |
 /// | `whole_log` | or the order of the whole log |
 /// | `park`, `park = 100` | parks what cannot be handled, of up to 1,000 or so many streams a partition; by default it stops |
 /// | `retry = Retry::NEVER` | by default `Retry::DEFAULT` |

@@ -52,8 +52,9 @@ pub enum ReadModelError {
         #[source]
         source: Option<Cause>,
     },
-    /// The projection is known with another count of partitions.
-    #[error("{projection} is kept in {stored} partitions, and not in {asked}")]
+    /// The projection is known with another count of partitions. That changes with the
+    /// [version](crate::Projection::VERSION) alone.
+    #[error("{projection} is kept in {stored} partitions, and not in {asked}: another number takes another version")]
     Partitions {
         /// The projection.
         projection: ProjectionId,

@@ -184,3 +184,37 @@ async fn a_reset_is_obeyed_by_all_workers() {
     assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
     assert_ne!(model.query::<Tally>().unwrap(), built);
 }
+
+/// The same projection in more partitions, as a release has it that is to be run by more workers.
+#[derive(Clone)]
+struct Wider;
+impl Projection for Wider {
+    const NAME: &'static str = Tally::NAME;
+    const VERSION: u32 = 2;
+    const ORDER: Order = Order::PerStream { partitions: 7 };
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<MemoryModel> for Wider {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut memory::MemoryTx) -> Result<(), Cause> {
+        tally(envelope, tx).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_number_of_partitions_comes_with_another_version() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    deposits(&store, 100).await;
+    let running = Worker::new(&store).add(&model, Tally).add(&model, Wider).start().await.unwrap();
+    for cents in 0..300 {
+        let token = append(&store, cents % 20, deposited(cents)).await;
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(running.wait_for(&token, SOON).await.unwrap(), Waited::Reached);
+    }
+    assert_eq!(state::<Wider>(&model).await, VersionState::Current);
+    let partitions = |version: usize| running.status()[version].1.len();
+    assert_eq!((partitions(0), partitions(1)), (4, 7));
+    assert_eq!(model.query::<Wider>().unwrap(), clean_pass(&store).await);
+}
