@@ -40,6 +40,7 @@ pub(crate) struct Shared<P, M> {
     pub partitions: u32,
     pub worker: WorkerId,
     pub options: RunnerOptions,
+    /// What it tells those who look after its version, and is told by them.
     pub life: Arc<Life>,
 }
 
@@ -55,8 +56,8 @@ pub(crate) enum Command {
     Resume,
     /// Start partitions that have stopped or wait.
     Restart,
-    /// Take all partitions again, since they were reset.
-    Retake,
+    /// Take all partitions again, since they were reset; and say so when they are seen to be at the start.
+    Retake(oneshot::Sender<()>),
     /// Handle a dead letter after all, or give it up.
     End(Box<DeadLetter>, LetterEnd, oneshot::Sender<Result<(), Cause>>),
     /// Commit what is under way, give all back, and end.
@@ -338,11 +339,13 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                     lane.restart().await;
                 }
             }
-            Command::Retake => {
+            Command::Retake(seen) => {
                 self.gather(workers, |_| true).await;
                 for lane in &mut self.lanes {
                     lane.retake().await;
                 }
+                self.publish();
+                let _ = seen.send(());
             }
             Command::End(letter, end, answer) => {
                 self.gather(workers, |partition| partition == letter.partition).await;

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     DeadLetter, LetterEnd, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel, ReadModelError,
-    VersionState, VersionStatus, WaitError, Waited,
+    VersionStatus, WaitError, Waited,
     runner::Command,
     version::{Life, behind_since},
     wait::{Goal, Look, within},
@@ -26,6 +26,8 @@ use crate::{
 
 /// How often is looked whether a version has taken over that was asked to.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(50);
+/// For how long is waited until a reset is seen.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A projection that runs. Ends with the handle.
 pub(crate) struct Handle {
@@ -170,7 +172,7 @@ impl Running {
     /// How far those have come that are built beside the current version, or rebuilt.
     pub fn progress(&self) -> Vec<Progress> {
         let all = self.handles.iter().map(|handle| handle.progress.borrow().clone());
-        all.filter(|progress| matches!(progress.state, VersionState::Building | VersionState::Rebuilding)).collect()
+        all.filter(Progress::is_built).collect()
     }
 
     /// Lets a projection take so many events a second at the most while it is built or rebuilt; `None`: as many as it
@@ -200,14 +202,22 @@ impl Running {
     }
 
     /// Empties a projection and builds it anew, in its place: queries answer
-    /// [`Rebuilding`](ReadModelError::Rebuilding) until it has caught up. To keep answering, give it a new version
-    /// instead.
+    /// [`Rebuilding`](ReadModelError::Rebuilding) until it has caught up, and [`progress`](Self::progress) tells how far it
+    /// is. To keep answering, give it a new version instead.
     ///
     /// # Errors
     /// Those of the read model and the log.
     pub async fn reset<P: Project<M>, M: ReadModel>(&self, model: &M) -> Result<(), WaitError> {
         model.reset(&ProjectionId::of::<P>(), self.store.head().await?).await?;
-        self.tell::<P>(Command::Retake).await;
+        if let Some(handle) = self.handle::<P>() {
+            let (seen, retaken) = oneshot::channel();
+            handle.tell(Command::Retake(seen)).await;
+            let _ = retaken.await;
+            handle.life.reset.notify_one();
+            // What is rebuilt is told as that from now on, unless the read model is away.
+            let mut progress = handle.progress.clone();
+            let _ = timeout(SEEN_WITHIN, progress.wait_for(|progress| progress.is_built())).await;
+        }
         Ok(())
     }
 

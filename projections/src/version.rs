@@ -12,7 +12,7 @@ use std::{
 
 use indelible_core::{AnyStore, Position, ReadLog, StoreError, Timestamp};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -50,6 +50,10 @@ impl Progress {
     pub(crate) fn of(version: &VersionRow) -> Self {
         let (projection, state) = (version.projection.clone(), version.state);
         Self { projection, state, done: 0, to_go: version.replays_to.get(), events_per_second: 0.0, left: None }
+    }
+
+    pub(crate) fn is_built(&self) -> bool {
+        matches!(self.state, VersionState::Building | VersionState::Rebuilding)
     }
 }
 
@@ -120,6 +124,8 @@ pub(crate) struct Life {
     pub wanted: AtomicBool,
     /// How many events were handled here.
     pub handled: AtomicU64,
+    /// It was reset, which is to be seen at once.
+    pub reset: Notify,
 }
 
 impl Life {
@@ -162,6 +168,7 @@ impl<M: ReadModel> Overseer<M> {
             };
             tokio::select! {
                 _ = runner.wait_for(|_| false) => return,
+                () = self.life.reset.notified() => {}
                 () = sleep(if builds { BUILDING_EVERY } else { STEADY_EVERY }) => {}
             }
         }

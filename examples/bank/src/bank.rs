@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, ensure};
 use indelible::{
-    Answer, AnyStore, AsStore, PostgresModel, PostgresStore, Project, Question, ReadModel, Repository, Token, Views,
-    Waited, Worker, postgres::ModelOptions,
+    Answer, AnyStore, AsStore, PostgresModel, PostgresStore, Project, Question, ReadModel, Repository, Running, Token,
+    Views, Waited, Worker, postgres::ModelOptions, projections::bars,
 };
 
 use crate::{
@@ -65,6 +65,9 @@ impl Bank<PostgresModel> {
 pub trait Teller: Answer<BalanceOf> + Answer<AccountsOf> + Answer<StatementOf> + Answer<TotalsByDay> {
     /// What keeps all its views in step with its log, once it is started.
     fn worker(&self) -> Worker;
+
+    /// Empties the views, and has its worker build them anew from the log. How far that is, is shown on a terminal.
+    fn rebuild(&self, running: &Running) -> impl Future<Output = Result<()>> + Send;
 }
 
 impl<M: ReadModel> Teller for Bank<M>
@@ -77,5 +80,25 @@ where
     fn worker(&self) -> Worker {
         let model = self.views.model();
         Worker::new(self.store()).add(model, Balances).add(model, Statements).add(model, Totals)
+    }
+
+    async fn rebuild(&self, running: &Running) -> Result<()> {
+        let model = self.views.model();
+        running.reset::<Balances, M>(model).await?;
+        running.reset::<Statements, M>(model).await?;
+        running.reset::<Totals, M>(model).await?;
+        // A view that stops on the way would be waited for in vain.
+        let head = self.store().head().await?;
+        let drawn = async {
+            bars::draw(running).await;
+            Ok(())
+        };
+        let seen = async {
+            let waited = running.wait_for(&head, Duration::MAX).await?;
+            ensure!(waited == Waited::Reached, "the views can't be built anew: {waited:?}");
+            Ok(())
+        };
+        futures::try_join!(seen, drawn)?;
+        Ok(())
     }
 }

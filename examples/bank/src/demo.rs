@@ -96,6 +96,9 @@ where
         ensure!(theirs.len() == 1 && theirs[0].0 == owner, "{owner} has {theirs:?}");
     }
     steps.done(format!("the views say the same, line by line and by day, of all {} events", head.position));
+    bank.rebuild(&running).await?;
+    ensure!(audit(&bank, OWNERS).await? == moved, "built anew, the views say something else");
+    steps.done("emptied the views and built them anew: they say the same".into());
 
     println!("\nThe money adds up: {} paid in − {} taken out = {total}", Cents(paid_in), Cents(taken_out));
     ensure!(total.0 == paid_in - taken_out, "the balances add up to {total}");

@@ -80,6 +80,8 @@ enum Command {
     },
     /// What came and went in all accounts, day by day, from the views
     Totals,
+    /// Empty the views and build them anew, from the log
+    Rebuild,
     /// Hundreds of commands at once, and what event sourcing makes of them; in a store of its own
     Demo,
 }
@@ -139,6 +141,12 @@ where
             return print(report::statement(&ask(&bank, StatementOf { account, after, lines }).await?));
         }
         Command::Totals => return print(report::totals(&ask(&bank, TotalsByDay).await?)),
+        Command::Rebuild => {
+            let running = bank.worker().start().await?;
+            bank.rebuild(&running).await?;
+            running.drain(PATIENCE).await;
+            return print("all views are built anew");
+        }
         Command::Demo => unreachable!("it has a store of its own"),
     };
     for event in done.events() {

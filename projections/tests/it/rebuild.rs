@@ -156,8 +156,10 @@ async fn a_rebuild_tells_how_far_it_is_and_goes_as_fast_as_it_may() {
 
     // Without a throttle it is through at once.
     let started = Instant::now();
-    running.throttle::<Next>(None);
     running.reset::<Next, _>(&model).await.unwrap();
+    let told = running.progress();
+    assert_eq!(told.iter().map(|progress| progress.state).collect::<Vec<_>>(), [VersionState::Rebuilding]);
+    running.throttle::<Next>(None);
     while state::<Next>(&model).await != VersionState::Current {
         assert!(matches!(model.query::<Next>(), Err(ReadModelError::Rebuilding { .. })));
         sleep(Duration::from_millis(100)).await;

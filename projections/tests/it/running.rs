@@ -120,6 +120,31 @@ async fn what_is_under_way_at_the_deadline_of_a_drain_is_undone_and_done_once_by
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reset_waits_for_what_is_under_way_so_that_nobody_is_told_of_what_was_there_before() {
+    let (store, model, endless) = (MemoryStore::new(), MemoryModel::new(), Endless::default());
+    let before = append(&store, "a", deposited(1)).await;
+    let running = Worker::new(&store).add(&model, endless.clone()).start().await.unwrap();
+    assert_eq!(running.wait_for(&before, SOON).await.unwrap(), Waited::Reached);
+    let head = append(&store, "a", deposited(13)).await;
+    endless.began.notified().await;
+    let reset = async {
+        running.reset::<Endless, _>(&model).await.unwrap();
+        // Taken, put back, and taken again.
+        assert!(running.status()[0].1.iter().all(|lane| lane.epoch == Epoch(3)), "{:?}", running.status());
+        assert_eq!(running.progress().len(), 1);
+    };
+    let goes_on = async {
+        sleep(Duration::from_secs(5)).await;
+        endless.goes_on.store(true, SeqCst);
+    };
+    futures::join!(reset, goes_on);
+    assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.progress(), []);
+    assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
+}
+
 type Client = Arc<Mutex<BTreeMap<String, (u64, u64)>>>;
 
 impl Project<AtLeastOnce<Client>> for Whole {
