@@ -15,12 +15,13 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     Epoch, Lease, Partition, PartitionState, PartitionStatus, ReadModel, ReadModelError, Roster, WorkerId, WorkerRow,
-    partition::fnv, runner::Command,
+    errand::Errands, partition::fnv, runner::Command,
 };
 
 /// How long after a lease has run out it is asked for.
@@ -29,6 +30,9 @@ const GRACE: Duration = Duration::from_millis(10);
 /// Keeps a worker's share of the partitions of a projection.
 pub(crate) struct Keeper<M> {
     pub model: M,
+    pub errands: Errands<M>,
+    /// Does what others wish, one thing after the other.
+    pub at_errands: Option<JoinHandle<()>>,
     pub worker: WorkerRow,
     pub partitions: u32,
     pub lease: Duration,
@@ -59,6 +63,9 @@ impl<M: ReadModel> Keeper<M> {
                 Ok(Err(error)) => self.soon(&error),
                 Err(late) => self.soon(&late),
             };
+        }
+        if let Some(at_errands) = self.at_errands {
+            let _ = at_errands.await; // it ends with the runner, but for an answer
         }
         if !matches!(timeout(self.lease, self.model.leave(&self.worker.id, &self.worker.runs)).await, Ok(Ok(()))) {
             tracing::warn!(projection = %self.worker.runs, "could not leave the registry; the leases will run out");
@@ -98,7 +105,21 @@ impl<M: ReadModel> Keeper<M> {
             }
             self.take(share, &others).await?;
         }
-        Ok(soonest.map_or(next, |soonest| next.min(soonest)))
+        let next = soonest.map_or(next, |soonest| next.min(soonest));
+        // Where one thing is wished, another may follow.
+        Ok(if self.see_to_wishes().await? { next.min(Instant::now() + self.lease / 30) } else { next })
+    }
+
+    /// Has done what others wish of partitions that are held, and says whether there was anything.
+    async fn see_to_wishes(&mut self) -> Result<bool, ReadModelError> {
+        if self.at_errands.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Ok(true);
+        }
+        let mut wishes = self.model.wishes(&self.worker.runs).await?;
+        wishes.retain(|wish| wish.answer.is_none() && self.held.contains_key(&wish.partition));
+        let any = !wishes.is_empty();
+        self.at_errands = any.then(|| tokio::spawn(self.errands.clone().fulfil(wishes)));
+        Ok(any)
     }
 
     /// When to try again what failed.

@@ -52,6 +52,7 @@ pub mod memory;
 mod read_model;
 mod table;
 
+mod errand;
 mod lease;
 mod runner;
 mod running;
@@ -97,8 +98,8 @@ pub use partition::{PARTITIONS_MAX, Partition, ProjectionId};
 pub use projection::{Envelope, OnFailure, Order, Project, Projection, Retry, Wants};
 pub use query::{Answer, Composed, Missing, Question, Views};
 pub use read_model::{
-    Advance, Claim, DeadLetter, Epoch, Lease, LetterEnd, PartitionRow, ReadModel, ReadModelError, Registration, Roster,
-    VersionRow, VersionState, WorkerId, WorkerRow,
+    Advance, Claim, DeadLetter, Done, Epoch, Errand, Lease, LetterEnd, PartitionRow, ReadModel, ReadModelError,
+    Registration, Roster, VersionRow, VersionState, Want, Wanted, Wish, WorkerId, WorkerRow,
 };
 pub use runner::RunnerOptions;
 pub use running::Running;

@@ -8,10 +8,11 @@ use std::{
 };
 
 use indelible_core::{Position, StreamId, Token};
+use tokio::time::Instant;
 
 use crate::{
-    Advance, Claim, DeadLetter, LetterEnd, Partition, PartitionRow, Projection, ProjectionId, ReadModel,
-    ReadModelError, Registration, Roster, VersionRow, VersionState, WorkerId, WorkerRow,
+    Advance, Claim, DeadLetter, Done, LetterEnd, Partition, PartitionRow, Projection, ProjectionId, ReadModel,
+    ReadModelError, Registration, Roster, VersionRow, VersionState, Want, Wish, WorkerId, WorkerRow,
 };
 
 mod kept;
@@ -223,6 +224,13 @@ impl ReadModel for MemoryModel {
         })
     }
 
+    async fn want(&self, projection: &ProjectionId, want: Want) -> Result<(), ReadModelError> {
+        self.with(projection, |kept| {
+            kept.version.wanted.apply(want);
+            Ok(())
+        })
+    }
+
     fn lease(&self) -> Option<Duration> {
         self.lease
     }
@@ -250,5 +258,33 @@ impl ReadModel for MemoryModel {
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, ReadModelError> {
         Ok(self.lock().values().flat_map(Kept::workers).collect())
+    }
+
+    async fn wish(&self, projection: &ProjectionId, wish: &Wish) -> Result<(), ReadModelError> {
+        self.with(projection, |kept| {
+            kept.wishes().push((wish.clone(), Instant::now()));
+            Ok(())
+        })
+    }
+
+    async fn wishes(&self, projection: &ProjectionId) -> Result<Vec<Wish>, ReadModelError> {
+        let wishes = |kept: &mut Kept| kept.wishes().iter().take(1_000).map(|(wish, _)| wish.clone()).collect();
+        self.with(projection, |kept| Ok(wishes(kept)))
+    }
+
+    async fn answer(&self, projection: &ProjectionId, wish: u64, answer: &Done) -> Result<(), ReadModelError> {
+        self.with(projection, |kept| {
+            if let Some((wish, _)) = kept.wishes().iter_mut().find(|(known, _)| known.id == wish) {
+                wish.answer = Some(answer.clone());
+            }
+            Ok(())
+        })
+    }
+
+    async fn withdraw(&self, projection: &ProjectionId, wish: u64) -> Result<Option<Wish>, ReadModelError> {
+        self.with(projection, |kept| {
+            let at = kept.wishes().iter().position(|(known, _)| known.id == wish);
+            Ok(at.map(|at| kept.wishes().remove(at).0))
+        })
     }
 }

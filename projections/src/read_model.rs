@@ -11,8 +11,8 @@ mod rows;
 
 pub use error::ReadModelError;
 pub use rows::{
-    Advance, Claim, DeadLetter, Epoch, Lease, LetterEnd, PartitionRow, Registration, Roster, VersionRow, VersionState,
-    WorkerId, WorkerRow,
+    Advance, Claim, DeadLetter, Done, Epoch, Errand, Lease, LetterEnd, PartitionRow, Registration, Roster, VersionRow,
+    VersionState, Want, Wanted, Wish, WorkerId, WorkerRow,
 };
 
 /// Where projections are kept, with how far they have come.
@@ -43,7 +43,8 @@ pub use rows::{
 ///
 /// The methods with a body: dead letters and versions answer [`Unsupported`](ReadModelError::Unsupported), and a
 /// projection that parks is refused at its start. Leases are for databases that several processes write to; without them
-/// the process owns every partition, and nothing is written for it.
+/// the process owns every partition, and nothing is written for it. Wishes go with leases. Where what operators want isn't
+/// kept, it goes for the process that was told, until it ends.
 pub trait ReadModel: Clone + Send + Sync + 'static {
     /// A transaction, as handlers write to it.
     type Tx: Send + 'static;
@@ -201,6 +202,15 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Keeps what is wanted of a version, through resets too.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn want(&self, projection: &ProjectionId, want: Want) -> impl Future<Output = Result<(), ReadModelError>> + Send {
+        let _ = (projection, want);
+        async { Err(ReadModelError::unsupported("keeping what is wanted of a version")) }
+    }
+
     // ---- leases ----------------------------------------------------------------------------------------------------
 
     /// For how long a partition that was taken is this worker's unless renewed, by the database's clock. `None`: the
@@ -247,5 +257,50 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     /// Those of the database.
     fn workers(&self) -> impl Future<Output = Result<Vec<WorkerRow>, ReadModelError>> + Send {
         async { Ok(Vec::new()) }
+    }
+
+    /// Writes a wish down, where the owner of its partition finds it. It is forgotten an hour later.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn wish(&self, projection: &ProjectionId, wish: &Wish) -> impl Future<Output = Result<(), ReadModelError>> + Send {
+        let _ = (projection, wish);
+        async { Err(ReadModelError::unsupported("wishes")) }
+    }
+
+    /// The wishes of the last hour that nobody has taken back, with their answers, as they came: the first 1,000.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn wishes(&self, projection: &ProjectionId) -> impl Future<Output = Result<Vec<Wish>, ReadModelError>> + Send {
+        let _ = projection;
+        async { Ok(Vec::new()) }
+    }
+
+    /// Keeps what came of a wish, if it is still there.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn answer(
+        &self,
+        projection: &ProjectionId,
+        wish: u64,
+        answer: &Done,
+    ) -> impl Future<Output = Result<(), ReadModelError>> + Send {
+        let _ = (projection, wish, answer);
+        async { Ok(()) }
+    }
+
+    /// Takes a wish back, and says what came of it; `None` where it isn't there.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn withdraw(
+        &self,
+        projection: &ProjectionId,
+        wish: u64,
+    ) -> impl Future<Output = Result<Option<Wish>, ReadModelError>> + Send {
+        let _ = (projection, wish);
+        async { Ok(None) }
     }
 }

@@ -50,15 +50,13 @@ pub(crate) enum Command {
     Own(Claim),
     /// A partition is to be given back, when what is under way is committed.
     Disown(Partition),
-    /// Take no more events.
-    Pause,
-    /// Go on.
-    Resume,
+    /// Take no more events, or go on.
+    Pause(bool),
     /// Start partitions that have stopped or wait.
     Restart,
     /// Take all partitions again, since they were reset; and say so when they are seen to be at the start.
     Retake(oneshot::Sender<()>),
-    /// Handle a dead letter after all, or give it up.
+    /// Handle a dead letter after all, or give it up. Unanswered where its partition is another's.
     End(Box<DeadLetter>, LetterEnd, oneshot::Sender<Result<(), Cause>>),
     /// Commit what is under way, give all back, and end.
     Drain,
@@ -98,6 +96,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         query: Query,
         statuses: watch::Sender<Vec<PartitionStatus>>,
     ) -> Self {
+        let paused = shared.life.paused.load(Ordering::Acquire);
         let shared = Arc::new(shared);
         Self {
             shared,
@@ -108,7 +107,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             leaving: HashSet::new(),
             restarting: HashSet::new(),
             ahead: None,
-            paused: false,
+            paused,
             outage: None,
             rests_until: Instant::now(),
             statuses,
@@ -331,8 +330,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                 self.leaving.insert(partition);
             }
             Command::Disown(partition) => self.disown(partition).await,
-            Command::Pause => self.paused = true,
-            Command::Resume => self.paused = false,
+            Command::Pause(paused) => self.paused = paused,
             Command::Restart => {
                 self.restarting.extend(self.at_work.iter().map(|status| status.partition));
                 for lane in &mut self.lanes {
@@ -349,20 +347,26 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             }
             Command::End(letter, end, answer) => {
                 self.gather(workers, |partition| partition == letter.partition).await;
-                let _ = answer.send(self.end(&letter, &end).await);
+                if let Some(ended) = self.end(&letter, &end).await {
+                    let _ = answer.send(ended);
+                }
             }
             Command::Drain => {}
         }
     }
 
     /// Handles a dead letter after all, or gives it up, where its partition is: one that has stopped too.
-    async fn end(&mut self, letter: &DeadLetter, end: &LetterEnd) -> Result<(), Cause> {
-        let event = self.store.event(letter.event).await?.ok_or("the log does not hold its event")?;
-        let mut lanes = self.lanes.iter_mut().filter(|lane| lane.is_sure());
-        match lanes.find(|lane| lane.claim.partition == letter.partition) {
-            Some(lane) => lane.end_letter(letter, &event, end).await,
-            None => Err(format!("partition {} does not run here", letter.partition).into()),
+    async fn end(&mut self, letter: &DeadLetter, end: &LetterEnd) -> Option<Result<(), Cause>> {
+        let mut lanes = self.lanes.iter_mut().filter(|lane| lane.state != PartitionState::Lost);
+        let lane = lanes.find(|lane| lane.claim.partition == letter.partition)?;
+        if !lane.is_sure() {
+            return Some(Err(format!("partition {} waits for its read model; try again", letter.partition).into()));
         }
+        Some(match self.store.event(letter.event).await {
+            Ok(Some(event)) => lane.end_letter(letter, &event, end).await,
+            Ok(None) => Err("the log does not hold its event".into()),
+            Err(error) => Err(error.into()),
+        })
     }
 
     /// Gives a partition back.
@@ -386,6 +390,8 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     fn publish(&self) {
         let mut now: Vec<PartitionStatus> = self.lanes.iter().map(Lane::status).collect();
         now.extend(self.at_work.iter().cloned());
+        let takes_none = now.iter_mut().filter(|status| self.paused && status.state == PartitionState::Running);
+        takes_none.for_each(|status| status.state = PartitionState::Paused);
         now.sort_by_key(|status| status.partition);
         self.statuses.send_if_modified(|known| {
             let changed = *known != now;

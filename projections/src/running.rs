@@ -17,8 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    DeadLetter, LetterEnd, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel, ReadModelError,
-    VersionStatus, WaitError, Waited,
+    DeadLetter, Errand, Partition, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel,
+    VersionStatus, WaitError, Waited, Want,
+    errand::RunErrands,
     runner::Command,
     version::{Life, behind_since},
     wait::{Goal, Look, within},
@@ -40,6 +41,7 @@ pub(crate) struct Handle {
     pub progress: watch::Receiver<Progress>,
     pub rate: watch::Receiver<f64>,
     pub watched: Box<dyn Look>,
+    pub errands: Box<dyn RunErrands>,
     pub task: JoinHandle<()>,
     /// Looks after its version.
     pub overseer: JoinHandle<()>,
@@ -175,12 +177,13 @@ impl Running {
         all.filter(Progress::is_built).collect()
     }
 
-    /// Lets a projection take so many events a second at the most while it is built or rebuilt; `None`: as many as it
-    /// can. Events that come live are never throttled.
-    pub fn throttle<P: Projection>(&self, events_per_second_max: Option<u32>) {
-        if let Some(handle) = self.handle::<P>() {
-            handle.life.throttle(events_per_second_max);
-        }
+    /// Lets a projection take so many events a second at the most while it is built or rebuilt, in each worker that runs
+    /// it; `None`: as many as it can. Events that come live are never throttled. It is kept as a [pause](Self::pause) is.
+    ///
+    /// # Errors
+    /// Those of the read model, and where the projection is not run here.
+    pub async fn throttle<P: Projection>(&self, events_per_second_max: Option<u32>) -> Result<(), Cause> {
+        self.want::<P>(Want::BuildingEventsPerSecondMax(events_per_second_max.unwrap_or(0))).await
     }
 
     /// Goes back to a version, or on to one: it catches up first, then it is what queries see. `false` when it has not
@@ -221,19 +224,38 @@ impl Running {
         Ok(())
     }
 
-    /// Takes no more events into a projection.
-    pub async fn pause<P: Projection>(&self) {
-        self.tell::<P>(Command::Pause).await;
+    /// Takes no more events into a projection: into this version of it, in all workers that run it. The read model keeps
+    /// that, so it holds for workers that come later too, until somebody [resumes](Self::resume) it. Here it is so at once,
+    /// elsewhere about a second later; a batch that is under way is committed first. A read model that doesn't
+    /// [keep](ReadModel::want) it, as [`AtLeastOnce`](crate::AtLeastOnce), pauses here alone, until the worker ends.
+    ///
+    /// # Errors
+    /// Those of the read model, and where the projection is not run here. Nothing is paused then.
+    pub async fn pause<P: Projection>(&self) -> Result<(), Cause> {
+        self.want::<P>(Want::Paused(true)).await
     }
 
-    /// Goes on with a projection.
-    pub async fn resume<P: Projection>(&self) {
-        self.tell::<P>(Command::Resume).await;
+    /// Goes on with a projection, in all workers that run it, whoever has paused it.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub async fn resume<P: Projection>(&self) -> Result<(), Cause> {
+        self.want::<P>(Want::Paused(false)).await
     }
 
-    /// Starts the partitions of a projection that have stopped, from their checkpoints.
-    pub async fn restart<P: Projection>(&self) {
-        self.tell::<P>(Command::Restart).await;
+    async fn want<P: Projection>(&self, want: Want) -> Result<(), Cause> {
+        Ok(self.running::<P>()?.errands.want(want).await?)
+    }
+
+    /// Starts the partitions of a projection that have stopped, from their checkpoints, whoever owns them.
+    ///
+    /// # Errors
+    /// Those of the read model, and where the projection is not run here, or the owner of a partition
+    /// [does not answer](Self::redrive).
+    pub async fn restart<P: Projection>(&self) -> Result<(), Cause> {
+        let handle = self.running::<P>()?;
+        let here = handle.seen.borrow().iter().map(|status| status.partition).collect::<Vec<_>>();
+        handle.errands.restart(&here).await
     }
 
     async fn tell<P: Projection>(&self, command: Command) {
@@ -246,70 +268,75 @@ impl Running {
         self.handles.iter().find(|handle| handle.id == ProjectionId::of::<P>())
     }
 
+    /// As [`handle`](Self::handle), or an error that says so.
+    fn running<P: Projection>(&self) -> Result<&Handle, Cause> {
+        self.handle::<P>().ok_or_else(|| format!("{} does not run here", ProjectionId::of::<P>()).into())
+    }
+
     /// Handles the dead letters of a stream after all, in order, and says how many. [`ReadModel::letters`] lists them.
     ///
+    /// It is done by the worker that owns the stream's partition. Where that is another, it is asked through the read
+    /// model, finds the wish with its next heartbeat (within a third of the lease), and answers; should it die before that,
+    /// so does who takes the partition over. After twice the lease's time it is asked no more, and the answer is an error:
+    /// what it had begun by then may still come about. Dropping the call takes nothing back, as when this process ends or
+    /// loses the read model: a worker that finds the wish within an hour fulfils it.
+    ///
     /// # Errors
-    /// Why the first that is left could not be handled; those before it are done.
-    pub async fn redrive<P: Project<M>, M: ReadModel>(&self, model: &M, stream: &StreamId) -> Result<u64, Cause> {
+    /// Why the first that is left could not be handled; those before it are done. Also where the projection is not run
+    /// here, and where the owner does not answer.
+    pub async fn redrive<P: Projection>(&self, stream: &StreamId) -> Result<u64, Cause> {
         let mut done = 0;
-        loop {
-            let first = model.letters(&ProjectionId::of::<P>(), Some(stream), Position::START, 1).await?;
-            let Some(letter) = first.into_iter().next() else { return Ok(done) };
-            self.end::<P>(letter, LetterEnd::Redriven).await?;
-            done += 1;
-        }
+        redrive_to(self.running::<P>()?, stream, Position::MAX, &mut done).await?;
+        Ok(done)
     }
 
     /// As [`redrive`](Self::redrive), of all streams: how many were handled, and which streams have some left, with the
     /// reason. One of those is in no other's way.
     ///
     /// # Errors
-    /// Those of the read model.
-    pub async fn redrive_all<P: Project<M>, M: ReadModel>(
-        &self,
-        model: &M,
-    ) -> Result<(u64, Vec<(StreamId, Cause)>), ReadModelError> {
+    /// Those of the read model, and where the projection is not run here.
+    pub async fn redrive_all<P: Projection>(&self) -> Result<(u64, Vec<(StreamId, Cause)>), Cause> {
+        let handle = self.running::<P>()?;
         let (mut done, mut left): (u64, Vec<(StreamId, Cause)>) = (0, Vec::new());
         let mut after = Position::START;
-        loop {
-            let next = model.letters(&ProjectionId::of::<P>(), None, after, 1).await?;
-            let Some(letter) = next.into_iter().next() else { return Ok((done, left)) };
+        while let Some(letter) = handle.errands.first(None, after).await? {
             after = letter.position;
             if left.iter().any(|(stream, _)| *stream == letter.stream) {
                 continue;
             }
-            let stream = letter.stream.clone();
-            match self.end::<P>(letter, LetterEnd::Redriven).await {
-                Ok(()) => done += 1,
-                Err(cause) => left.push((stream, cause)),
+            if let Err(cause) = redrive_to(handle, &letter.stream, Position::MAX, &mut done).await {
+                left.push((letter.stream, cause));
             }
         }
+        Ok((done, left))
     }
 
-    /// Handles one dead letter after all: the first of its stream.
+    /// Handles one dead letter after all: the first of its stream. As [`redrive`](Self::redrive), whoever owns its
+    /// partition.
     ///
     /// # Errors
-    /// Why it could not be handled, or that another comes before it.
-    pub async fn redrive_one<P: Project<M>, M: ReadModel>(&self, model: &M, letter: DeadLetter) -> Result<(), Cause> {
-        let first = model.letters(&ProjectionId::of::<P>(), Some(&letter.stream), Position::START, 1).await?;
-        match first.first().is_some_and(|first| first.event != letter.event) {
-            true => Err(format!("an earlier event of {} is parked, and comes first", letter.stream).into()),
-            false => self.end::<P>(letter, LetterEnd::Redriven).await,
+    /// Why it could not be handled, that another comes before it, or that it is there no more.
+    pub async fn redrive_one<P: Projection>(&self, letter: &DeadLetter) -> Result<(), Cause> {
+        let (handle, mut done) = (self.running::<P>()?, 0);
+        let first = handle.errands.first(Some(&letter.stream), Position::START).await?;
+        if first.is_some_and(|first| first.position < letter.position) {
+            return Err(format!("an earlier event of {} is parked, and comes first", letter.stream).into());
         }
+        redrive_to(handle, &letter.stream, letter.position, &mut done).await?;
+        was_there(done)
     }
 
-    /// Gives a dead letter up. Those behind it stay until they are redriven.
+    /// Gives a dead letter up. Those behind it stay until they are redriven. As [`redrive`](Self::redrive), whoever owns
+    /// its partition.
     ///
     /// # Errors
-    /// Those of the read model, and where its partition does not run here.
-    pub async fn discard<P: Projection>(&self, letter: DeadLetter, reason: impl Into<String>) -> Result<(), Cause> {
-        self.end::<P>(letter, LetterEnd::Discarded(reason.into())).await
-    }
-
-    async fn end<P: Projection>(&self, letter: DeadLetter, end: LetterEnd) -> Result<(), Cause> {
-        let (answer, answered) = oneshot::channel();
-        self.tell::<P>(Command::End(Box::new(letter), end, answer)).await;
-        answered.await.map_err(|_| format!("{} does not run here", ProjectionId::of::<P>()))?
+    /// That it is there no more, those of the read model, and those of asking its owner.
+    pub async fn discard<P: Projection>(&self, letter: &DeadLetter, reason: impl Into<String>) -> Result<(), Cause> {
+        let (handle, mut done) = (self.running::<P>()?, 0);
+        let errand =
+            Errand::Discard { stream: letter.stream.clone(), position: letter.position, reason: reason.into() };
+        handle.errands.run(letter.partition, errand, &mut done).await?;
+        was_there(done)
     }
 
     /// Commits what is under way, gives the partitions back, and ends. What takes longer than `deadline` is undone, and
@@ -332,4 +359,14 @@ impl Running {
         });
         join_all(drained).await.into_iter().all(|drained| drained)
     }
+}
+
+async fn redrive_to(handle: &Handle, stream: &StreamId, to: Position, done: &mut u64) -> Result<(), Cause> {
+    let errand = Errand::Redrive { stream: stream.clone(), to };
+    handle.errands.run(Partition::of(stream, handle.partitions), errand, done).await
+}
+
+/// Of one letter.
+fn was_there(done: u64) -> Result<(), Cause> {
+    if done == 0 { Err("the dead letter is there no more".into()) } else { Ok(()) }
 }

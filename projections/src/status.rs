@@ -43,6 +43,8 @@ impl PartitionStatus {
 pub enum PartitionState {
     /// It takes events as they come.
     Running,
+    /// It would, but its projection was [paused](crate::Running::pause).
+    Paused,
     /// It waits, to try something again.
     Retrying {
         /// What went wrong.

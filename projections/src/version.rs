@@ -12,11 +12,14 @@ use std::{
 
 use indelible_core::{AnyStore, Position, ReadLog, StoreError, Timestamp};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep},
 };
 
-use crate::{PartitionRow, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionRow, VersionState};
+use crate::{
+    PartitionRow, PartitionStatus, ProjectionId, ReadModel, ReadModelError, RunnerOptions, VersionRow, VersionState,
+    Wanted, runner::Command,
+};
 
 mod gauges;
 
@@ -114,7 +117,7 @@ impl Rate {
 }
 
 /// What the runner and its overseer tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Life {
     /// It is being built: it hurries to write how far it has looked, and may be throttled.
     pub builds: AtomicBool,
@@ -122,6 +125,8 @@ pub(crate) struct Life {
     pub events_per_second_max: AtomicU32,
     /// Somebody wants it to take over, though another had done so.
     pub wanted: AtomicBool,
+    /// The read model is known to say that it is paused.
+    pub paused: AtomicBool,
     /// How many events were handled here.
     pub handled: AtomicU64,
     /// It was reset, which is to be seen at once.
@@ -129,8 +134,18 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub fn throttle(&self, events_per_second_max: Option<u32>) {
-        self.events_per_second_max.store(events_per_second_max.unwrap_or(0), Ordering::Relaxed);
+    /// As the row of a version says, and where that says nothing, the options.
+    pub fn of(version: &VersionRow, options: &RunnerOptions) -> Self {
+        let Wanted { paused, building_events_per_second_max } = version.wanted;
+        let max = building_events_per_second_max.or(options.building_events_per_second_max);
+        Self {
+            builds: (version.state != VersionState::Current).into(),
+            events_per_second_max: max.unwrap_or(0).into(),
+            wanted: false.into(),
+            paused: paused.into(),
+            handled: 0.into(),
+            reset: Notify::new(),
+        }
     }
 }
 
@@ -140,6 +155,7 @@ pub(crate) struct Overseer<M> {
     pub store: AnyStore,
     pub id: ProjectionId,
     pub life: Arc<Life>,
+    pub tell: mpsc::Sender<Command>,
     pub progress: watch::Sender<Progress>,
     /// How many events are handled here in a second.
     pub rate: watch::Sender<f64>,
@@ -180,6 +196,7 @@ impl<M: ReadModel> Overseer<M> {
         let Some(own) = versions.iter().find(|row| row.projection == self.id) else {
             return Err(ReadModelError::Unknown { projection: self.id.to_string() });
         };
+        self.obey(own.wanted);
         let newer = versions.iter().any(|row| row.state.is_current() && row.projection.version > self.id.version);
         let builds = match own.state {
             VersionState::Rebuilding => true,
@@ -201,6 +218,18 @@ impl<M: ReadModel> Overseer<M> {
             self.arrive(own.state).await?;
         }
         Ok(true)
+    }
+
+    /// Does what was said elsewhere. Once, so that who is told here, by an operator, is not contradicted by what is kept
+    /// nowhere.
+    fn obey(&self, wanted: Wanted) {
+        let is_news = self.life.paused.load(Ordering::Acquire) != wanted.paused;
+        if is_news && self.tell.try_send(Command::Pause(wanted.paused)).is_ok() {
+            self.life.paused.store(wanted.paused, Ordering::Release);
+        }
+        if let Some(max) = wanted.building_events_per_second_max {
+            self.life.events_per_second_max.store(max, Ordering::Relaxed);
+        }
     }
 
     async fn arrive(&self, state: VersionState) -> Result<(), ReadModelError> {

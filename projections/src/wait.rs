@@ -14,8 +14,8 @@ use tokio::{
 use crate::{Partition, PartitionState, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionStatus};
 
 /// The pauses between two looks at the rows of partitions that other processes own.
-const PAUSE_FIRST: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// What waiting came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,6 @@
 //! Runs any number of projections over a store, in tasks of this process.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::BoxFuture;
 use indelible_core::{AnyStore, AsStore, Cause, InvalidInput, Timestamp};
@@ -11,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     OnFailure, Partition, Project, ProjectionId, ReadModel, ReadModelError, Registration, RunnerOptions, Running,
-    VersionState, WorkerId, WorkerRow,
+    WorkerId, WorkerRow,
+    errand::Errands,
     lease::Keeper,
     projection,
     runner::{Command, Runner, Shared},
@@ -130,9 +128,7 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
     // Room for each partition to be given and taken, beside what an operator says.
     let (tell, commands) = mpsc::channel(64 + 2 * partitions as usize);
     let (statuses, seen) = watch::channel(Vec::new());
-    let life = Arc::new(Life::default());
-    life.builds.store(version.state != VersionState::Current, Ordering::Release);
-    life.throttle(context.options.building_events_per_second_max);
+    let life = Arc::new(Life::of(&version, &context.options));
     let shared = Shared {
         projection,
         model: model.clone(),
@@ -150,10 +146,12 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
         store: context.store,
         id: id.clone(),
         life: life.clone(),
+        tell: tell.clone(),
         progress,
         rate,
         owned: seen.clone(),
     };
+    let errands = Errands { model: model.clone(), id: id.clone(), life: life.clone(), tell: tell.clone() };
     let watched = Watched { model: model.clone(), id: id.clone(), partitions, owned: Some(seen.clone()) };
     let mut handle = Handle {
         id,
@@ -165,6 +163,7 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
         progress: progressed,
         rate: rated,
         watched: Box::new(watched),
+        errands: Box::new(errands.clone()),
         task,
         overseer: tokio::spawn(overseer.run()),
         keeper: None,
@@ -181,6 +180,8 @@ async fn start<P: Project<M>, M: ReadModel>(projection: P, model: M, context: Co
             };
             let mut keeper = Keeper {
                 model,
+                errands,
+                at_errands: None,
                 worker,
                 partitions,
                 lease,

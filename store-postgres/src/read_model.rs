@@ -11,8 +11,8 @@ use std::{
 use deadpool::managed::{Object, Pool};
 use indelible_core::{Position, StreamId, Token};
 use indelible_projections::{
-    Advance, Claim, DeadLetter, LetterEnd, Partition, PartitionRow, Projection, ProjectionId, ReadModel,
-    ReadModelError, Registration, Roster, VersionRow, WorkerId, WorkerRow,
+    Advance, Claim, DeadLetter, Done, LetterEnd, Partition, PartitionRow, Projection, ProjectionId, ReadModel,
+    ReadModelError, Registration, Roster, VersionRow, Want, Wish, WorkerId, WorkerRow,
 };
 use tokio::time::timeout;
 use tokio_postgres::Row;
@@ -34,6 +34,7 @@ mod tx;
 mod agenda;
 mod leases;
 mod letters;
+mod operators;
 mod query;
 mod versions;
 
@@ -111,7 +112,8 @@ const CONNECTIONS_ASIDE: usize = 2;
 /// what the setup put into them.
 ///
 /// The schema also has the tables `indelible_versions`, `indelible_partitions` (checkpoint, epoch and lease, one row a
-/// partition), `indelible_dead_letters`, `indelible_discarded` and `indelible_workers`, for who wants to look.
+/// partition), `indelible_dead_letters`, `indelible_discarded`, `indelible_workers`, `indelible_wanted` (what is paused)
+/// and `indelible_wishes` (what workers ask of one another for operators), for who wants to look.
 ///
 /// # Roles
 ///
@@ -337,6 +339,10 @@ impl ReadModel for PostgresModel {
         versions::caught_up(&self.shared, projection).await
     }
 
+    async fn want(&self, projection: &ProjectionId, want: Want) -> Result<(), ReadModelError> {
+        operators::want(&self.shared, projection, want).await
+    }
+
     fn lease(&self) -> Option<Duration> {
         Some(self.shared.options.lease)
     }
@@ -355,5 +361,21 @@ impl ReadModel for PostgresModel {
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, ReadModelError> {
         leases::workers(&self.shared).await
+    }
+
+    async fn wish(&self, projection: &ProjectionId, wish: &Wish) -> Result<(), ReadModelError> {
+        operators::wish(&self.shared, projection, wish).await
+    }
+
+    async fn wishes(&self, projection: &ProjectionId) -> Result<Vec<Wish>, ReadModelError> {
+        operators::wishes(&self.shared, projection).await
+    }
+
+    async fn answer(&self, projection: &ProjectionId, wish: u64, answer: &Done) -> Result<(), ReadModelError> {
+        operators::answer(&self.shared, projection, wish, answer).await
+    }
+
+    async fn withdraw(&self, projection: &ProjectionId, wish: u64) -> Result<Option<Wish>, ReadModelError> {
+        operators::withdraw(&self.shared, projection, wish).await
     }
 }

@@ -21,14 +21,17 @@ pub(crate) const MIGRATIONS: &[&[&str]] = &[&[
 ]];
 
 #[cfg(feature = "projections")]
-pub(crate) const MODEL_MIGRATIONS: &[&[&str]] = &[&[
-    include_str!("sql/read_model/tables.sql"),
-    include_str!("sql/read_model/advance.sql"),
-    include_str!("sql/read_model/take.sql"),
-    include_str!("sql/read_model/renew.sql"),
-    include_str!("sql/read_model/versions_change.sql"),
-    include_str!("sql/read_model/grants.sql"),
-]];
+pub(crate) const MODEL_MIGRATIONS: &[&[&str]] = &[
+    &[
+        include_str!("sql/read_model/tables.sql"),
+        include_str!("sql/read_model/advance.sql"),
+        include_str!("sql/read_model/take.sql"),
+        include_str!("sql/read_model/renew.sql"),
+        include_str!("sql/read_model/versions_change.sql"),
+        include_str!("sql/read_model/grants.sql"),
+    ],
+    &[include_str!("sql/read_model/operators.sql")],
+];
 
 macro_rules! statements {
     ($type:ident, $folder:literal: $($name:ident)+) => {
@@ -65,6 +68,7 @@ statements! {
     call_advance call_take call_renew release leave stopped workers leases partitions
     versions shown make show take_over drop reset caught_up
     park letters letters_of_stream redriven discard discarded
+    want wish wishes answer withdraw
 }
 
 /// Spares the server reading them at each call.

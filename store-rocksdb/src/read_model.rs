@@ -13,7 +13,7 @@ use std::{
 use indelible_core::{Position, StreamId, Timestamp, Token, check_reader};
 use indelible_projections::{
     Advance, Claim, DeadLetter, Epoch, LetterEnd, Partition, PartitionRow, Projection, ProjectionId, ReadModel,
-    ReadModelError, Registration, VersionRow, VersionState, WorkerId,
+    ReadModelError, Registration, VersionRow, VersionState, Want, WorkerId,
 };
 use rocksdb::{DB, DBRawIterator, ErrorKind, WriteBatch};
 use tokio::task;
@@ -92,8 +92,8 @@ pub use tx::RocksTx;
 /// power cut, or a crash of the machine, loses the last few batches, and their checkpoints with them**: the read model is
 /// then as it was somewhat earlier, and takes the same events from the log again (P1). What a query or
 /// [`wait_for`](indelible_projections::Running::wait_for) has answered before may be missing until then. What the log
-/// doesn't know is synced: that a version was registered, took over, was reset or dropped, and what became of a dead
-/// letter.
+/// doesn't know is synced: that a version was registered, took over, was reset, paused or dropped, and what became of a
+/// dead letter.
 ///
 /// A log that lost its own end ([`Durability::Buffered`](crate::Durability::Buffered)) may come back behind its read
 /// model. A projection's partitions then stop as diverged, and a [`reset`](ReadModel::reset) builds it anew.
@@ -405,6 +405,7 @@ impl Inner {
         }
         let mut batch = WriteBatch::default();
         batch.delete(record::version(projection));
+        batch.delete(record::wanted(projection));
         let kinds = [record::PARTITIONS, record::LETTERS, record::QUEUE, record::DISCARDED];
         for (start, end) in kinds.map(|kind| record::all(kind, projection)) {
             batch.delete_range(start, end);
@@ -452,6 +453,18 @@ impl Inner {
         *rows = emptied;
         drop(rows);
         (kept.version, kept.space) = (version, space);
+        Ok(())
+    }
+
+    fn want(&self, projection: &ProjectionId, want: Want) -> Result<(), ReadModelError> {
+        let mut versions = self.versions_to_change();
+        let kept = versions.get_mut(projection).ok_or_else(|| unknown(projection))?;
+        let mut wanted = kept.version.wanted;
+        wanted.apply(want);
+        let mut batch = WriteBatch::default();
+        batch.put(record::wanted(projection), record::encode_wanted(wanted));
+        self.decide("what is wanted", batch)?;
+        kept.version.wanted = wanted;
         Ok(())
     }
 
@@ -607,5 +620,10 @@ impl ReadModel for RocksModel {
     async fn caught_up(&self, projection: &ProjectionId) -> Result<(), ReadModelError> {
         let projection = projection.clone();
         self.blocking(move |inner| inner.caught_up(&projection)).await
+    }
+
+    async fn want(&self, projection: &ProjectionId, want: Want) -> Result<(), ReadModelError> {
+        let projection = projection.clone();
+        self.blocking(move |inner| inner.want(&projection, want)).await
     }
 }

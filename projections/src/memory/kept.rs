@@ -8,8 +8,11 @@ use tokio::time::Instant;
 use super::tables::{Contents, MemoryTx};
 use crate::{
     Advance, Claim, DeadLetter, Epoch, Lease, LetterEnd, Partition, PartitionRow, ReadModelError, Registration, Roster,
-    VersionRow, VersionState, WorkerId, WorkerRow,
+    VersionRow, VersionState, Wish, WorkerId, WorkerRow,
 };
+
+/// For how long a wish stands.
+const WISH_STANDS: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
@@ -21,6 +24,8 @@ pub(super) struct Kept {
     pub tables: Contents,
     pub letters: BTreeMap<Position, DeadLetter>,
     pub discarded: Vec<(DeadLetter, String)>,
+    /// With when they were written down.
+    wishes: Vec<(Wish, Instant)>,
     /// Held by a transaction: one after the other, so that what one has read is so until it commits.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -36,6 +41,7 @@ impl Kept {
             tables: Contents::new(),
             letters: BTreeMap::new(),
             discarded: Vec::new(),
+            wishes: Vec::new(),
             turn: Arc::default(),
         }
     }
@@ -151,6 +157,12 @@ impl Kept {
         for row in self.rows.iter_mut().filter(|row| row.owner.as_ref() == Some(worker)) {
             row.owner = None;
         }
+    }
+
+    /// Those that still stand.
+    pub fn wishes(&mut self) -> &mut Vec<(Wish, Instant)> {
+        self.wishes.retain(|(_, since)| since.elapsed() < WISH_STANDS);
+        &mut self.wishes
     }
 
     fn row(&mut self, partition: Partition) -> Result<&mut PartitionRow, ReadModelError> {

@@ -23,7 +23,13 @@ impl Registration {
     /// The version that is known then; for read models.
     pub fn version(&self, state: VersionState) -> VersionRow {
         let Self { projection, partitions, head, .. } = self;
-        VersionRow { projection: projection.clone(), partitions: *partitions, replays_to: head.position, state }
+        VersionRow {
+            projection: projection.clone(),
+            partitions: *partitions,
+            replays_to: head.position,
+            state,
+            wanted: Wanted::default(),
+        }
     }
 
     /// Its partitions, which nobody has had yet; for read models.
@@ -52,6 +58,37 @@ pub struct VersionRow {
     pub replays_to: Position,
     /// What it is to queries.
     pub state: VersionState,
+    /// What operators want of it.
+    pub wanted: Wanted,
+}
+
+/// What operators want of a version: of all workers that run it, until they want something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// It takes no more events.
+    pub paused: bool,
+    /// The most events a second that each worker takes into it while it is built, 0 for as many as it can. `None` while
+    /// nobody has said: as the [options](crate::RunnerOptions::building_events_per_second_max) of each worker say.
+    pub building_events_per_second_max: Option<u32>,
+}
+
+impl Wanted {
+    /// What is wanted then; for read models.
+    pub fn apply(&mut self, want: Want) {
+        match want {
+            Want::Paused(paused) => self.paused = paused,
+            Want::BuildingEventsPerSecondMax(max) => self.building_events_per_second_max = Some(max),
+        }
+    }
+}
+
+/// One thing that an operator wants of a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// That it takes no more events, or goes on.
+    Paused(bool),
+    /// So many events a second at the most while it is built; 0 for as many as it can.
+    BuildingEventsPerSecondMax(u32),
 }
 
 /// What a version is to queries (P5).
@@ -160,6 +197,51 @@ pub enum LetterEnd {
     Redriven,
     /// It was given up, for this reason, which is kept.
     Discarded(String),
+}
+
+/// What an operator wants of a partition, written down for the worker that owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Unlike any other's.
+    pub id: u64,
+    /// The partition.
+    pub partition: Partition,
+    /// What is to be done.
+    pub errand: Errand,
+    /// What came of it. `None` until its owner has seen to it.
+    pub answer: Option<Done>,
+}
+
+/// What came of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// How many dead letters were handled or given up.
+    pub letters: u64,
+    /// Why that was not all.
+    pub error: Option<String>,
+}
+
+/// What the owner of a partition can do for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Start what has stopped.
+    Restart,
+    /// Handle the dead letters of a stream after all, in order.
+    Redrive {
+        /// The stream.
+        stream: StreamId,
+        /// The last of them.
+        to: Position,
+    },
+    /// Give a dead letter up.
+    Discard {
+        /// Its stream.
+        stream: StreamId,
+        /// Its position.
+        position: Position,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A worker's name, unlike any other's.

@@ -101,9 +101,9 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         self.state == PartitionState::Running
     }
 
-    /// Whether it knows where it is, and may commit.
+    /// Whether it knows where it is.
     pub fn is_sure(&self) -> bool {
-        !self.unsure && self.state != PartitionState::Lost
+        !self.unsure
     }
 
     /// When it wants to be looked at again, without new events: to try again, or to write how far it has looked.

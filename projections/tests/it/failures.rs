@@ -100,7 +100,7 @@ async fn a_poison_event_stops_its_partition_and_no_other_and_restarts() {
         assert_eq!(retries, 2);
 
         picky.mended.store(true, SeqCst);
-        running.restart::<Picky<false>>().await;
+        running.restart::<Picky<false>>().await.unwrap();
         tokio::time::timeout(SOON, async {
             while running.wait_for(&head, SOON).await.unwrap() != Waited::Reached {
                 tokio::task::yield_now().await;
@@ -145,7 +145,7 @@ async fn a_poison_event_is_parked_with_all_that_follow_in_its_stream_and_redrive
     assert_eq!(sums.get(&SUMS, &"a".to_owned()).unwrap(), Some((1, 1)));
     assert_eq!(sums.get(&SUMS, &"b".to_owned()).unwrap(), Some((3, 1)));
 
-    assert!(running.redrive::<Picky<true>, _>(&model, &stream("a")).await.is_err());
+    assert!(running.redrive::<Picky<true>>(&stream("a")).await.is_err());
     assert_eq!(wait().await.len(), 3);
     // What is parked outlives the worker.
     assert!(running.drain(SOON).await);
@@ -155,10 +155,10 @@ async fn a_poison_event_is_parked_with_all_that_follow_in_its_stream_and_redrive
     let head = append(&store, "b", deposited(6)).await;
     running.wait_for(&head, SOON).await.unwrap();
     let letters = wait().await;
-    let second = running.redrive_one::<Picky<true>, _>(&model, letters[1].clone()).await.unwrap_err();
+    let second = running.redrive_one::<Picky<true>>(&letters[1]).await.unwrap_err();
     assert!(second.to_string().contains("comes first"), "{second}");
-    running.redrive_one::<Picky<true>, _>(&model, letters[0].clone()).await.unwrap();
-    assert!(running.redrive::<Picky<true>, _>(&model, &stream("a")).await.unwrap() >= 2);
+    running.redrive_one::<Picky<true>>(&letters[0]).await.unwrap();
+    assert!(running.redrive::<Picky<true>>(&stream("a")).await.unwrap() >= 2);
     let head = append(&store, "a", deposited(7)).await;
     let waited = running.wait_for(&head, SOON).await.unwrap();
     assert_eq!(waited, Waited::Reached);
@@ -181,13 +181,13 @@ async fn all_are_redriven_but_for_streams_that_still_fail() {
     })
     .await
     .unwrap();
-    let (done, left) = running.redrive_all::<Picky<true>, _>(&model).await.unwrap();
+    let (done, left) = running.redrive_all::<Picky<true>>().await.unwrap();
     let left: Vec<_> = left.iter().map(|(stream, cause)| (stream.to_string(), cause.to_string())).collect();
     assert_eq!((done, left.len()), (0, 2), "{left:?}");
     assert!(left[0].1.contains("bad luck") && left[1].1.contains("the beast"), "{left:?}");
 
     picky.mended.store(true, SeqCst);
-    let (done, left) = running.redrive_all::<Picky<true>, _>(&model).await.unwrap();
+    let (done, left) = running.redrive_all::<Picky<true>>().await.unwrap();
     assert_eq!((done, left.len()), (4, 0));
     assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
     assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
@@ -207,8 +207,8 @@ async fn with_too_many_parked_streams_it_stops_and_a_discarded_event_is_kept_wit
     let id = ProjectionId::of::<Tally>();
     let letters = model.letters(&id, None, Position::START, 10).await.unwrap();
     assert_eq!(letters.len(), 2);
-    running.discard::<Picky<true>>(letters[0].clone(), "it never happened").await.unwrap();
-    assert!(running.discard::<Picky<true>>(letters[0].clone(), "twice").await.is_err());
+    running.discard::<Picky<true>>(&letters[0], "it never happened").await.unwrap();
+    assert!(running.discard::<Picky<true>>(&letters[0], "twice").await.is_err());
     assert_eq!(model.letters(&id, None, Position::START, 10).await.unwrap(), letters[1..]);
     assert_eq!(model.discarded(&id).unwrap().len(), 1);
     assert_eq!(model.discarded(&id).unwrap()[0].1, "it never happened");

@@ -8,6 +8,7 @@ mod fixture;
 mod kit;
 mod log;
 mod model;
+mod operators;
 mod policies;
 mod queries;
 mod rebuild;

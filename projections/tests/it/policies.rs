@@ -190,8 +190,8 @@ async fn outcome<const PARK: bool>(poison: Poison, letters: Letters) -> Outcome 
     picky.mended.store(true, SeqCst);
     if matches!(poison, Error | Panic | Endless) {
         match outcome {
-            Outcome::Parked => assert_eq!(running.redrive::<Picky<PARK>, _>(&model, &stream("a")).await.unwrap(), 2),
-            _ => running.restart::<Picky<PARK>>().await,
+            Outcome::Parked => assert_eq!(running.redrive::<Picky<PARK>>(&stream("a")).await.unwrap(), 2),
+            _ => running.restart::<Picky<PARK>>().await.unwrap(),
         }
         tokio::time::timeout(SOON, async {
             while running.wait_for(&head, SOON).await.unwrap() != Waited::Reached {

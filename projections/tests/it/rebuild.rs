@@ -159,7 +159,7 @@ async fn a_rebuild_tells_how_far_it_is_and_goes_as_fast_as_it_may() {
     running.reset::<Next, _>(&model).await.unwrap();
     let told = running.progress();
     assert_eq!(told.iter().map(|progress| progress.state).collect::<Vec<_>>(), [VersionState::Rebuilding]);
-    running.throttle::<Next>(None);
+    running.throttle::<Next>(None).await.unwrap();
     while state::<Next>(&model).await != VersionState::Current {
         assert!(matches!(model.query::<Next>(), Err(ReadModelError::Rebuilding { .. })));
         sleep(Duration::from_millis(100)).await;

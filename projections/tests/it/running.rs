@@ -52,10 +52,10 @@ async fn a_paused_one_waits_and_a_drained_one_has_written_where_it_is() {
     let head = deposits(&store, 50).await;
     let running = Worker::new(&store).add(&model, Tally).start().await.unwrap();
     running.wait_for(&head, SOON).await.unwrap();
-    running.pause::<Tally>().await;
+    running.pause::<Tally>().await.unwrap();
     let head = append(&store, 1, deposited(1)).await;
     assert_eq!(running.wait_for(&head, Duration::from_millis(50)).await.unwrap(), Waited::TimedOut);
-    running.resume::<Tally>().await;
+    running.resume::<Tally>().await.unwrap();
     assert_eq!(running.wait_for_projection::<Tally>(&head, SOON).await.unwrap(), Waited::Reached);
     assert!(running.drain(SOON).await);
     for row in model.partitions(&ProjectionId::of::<Tally>()).await.unwrap() {

@@ -113,7 +113,7 @@ fn batches_are_counted_and_traced_to_what_caused_their_events() {
         options.batch_events_max = 3;
         let running = Worker::new(&store).with_options(options).add(&model, Tally).start().await.unwrap();
         sleep(Duration::from_secs(2)).await;
-        running.pause::<Tally>().await;
+        running.pause::<Tally>().await.unwrap();
         append(&store, "a", deposited(1)).await;
         sleep(Duration::from_secs(2)).await;
     };
@@ -219,8 +219,8 @@ fn how_long_the_oldest_event_waits_is_told_while_nothing_is_committed() {
         assert_eq!(behind("tally@1"), 0.0);
 
         picky.0.store(true, SeqCst);
-        running.restart::<Picky<false>>().await;
-        running.pause::<Tally>().await;
+        running.restart::<Picky<false>>().await.unwrap();
+        running.pause::<Tally>().await.unwrap();
         append(&store, "a", deposited(1)).await;
         sleep(Duration::from_secs(2)).await;
         assert_eq!(behind("picky@1"), 0.0);

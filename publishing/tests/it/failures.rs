@@ -79,7 +79,7 @@ async fn what_cannot_be_published_is_parked_with_its_stream_and_redriven() {
     assert!(broker.messages().iter().all(|message| message.subject() == Some("gauge-c")));
 
     refuses.store(false, Relaxed);
-    let redriven = running.redrive::<Publisher<Parking, MemoryBroker>, _>(&model, &"gauge-a".parse().unwrap()).await;
+    let redriven = running.redrive::<Publisher<Parking, MemoryBroker>>(&"gauge-a".parse().unwrap()).await;
     assert_eq!(redriven.unwrap(), 2);
     let of_a: Vec<_> = broker.messages().into_iter().filter(|message| message.subject() == Some("gauge-a")).collect();
     assert_eq!(of_a.iter().map(|message| message.stream_version().unwrap()).collect::<Vec<_>>(), [1, 2]);

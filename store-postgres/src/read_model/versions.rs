@@ -1,7 +1,7 @@
 //! Versions of projections: each in a schema of its own, one of them shown to queries (P5).
 
 use indelible_core::{Position, Token};
-use indelible_projections::{ProjectionId, ReadModelError, Registration, VersionRow, VersionState};
+use indelible_projections::{ProjectionId, ReadModelError, Registration, VersionRow, VersionState, Wanted};
 use tokio_postgres::Row;
 
 use super::{
@@ -93,6 +93,12 @@ fn version_row(name: &str, row: &Row) -> VersionRow {
             "rebuilding" => VersionState::Rebuilding,
             "former" => VersionState::Former,
             _ => VersionState::Building,
+        },
+        wanted: Wanted {
+            paused: row.get("paused"),
+            building_events_per_second_max: row
+                .get::<_, Option<i64>>("building_events_per_second_max")
+                .map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
         },
     }
 }

@@ -9,6 +9,7 @@ mod leases;
 mod letters;
 mod model;
 mod moving_on;
+mod operators;
 mod process;
 mod transactions;
 mod versions;

@@ -147,7 +147,13 @@ fn versions(db: &DB) -> Result<BTreeMap<indelible_projections::ProjectionId, Kep
     if let Some(fault) = failed {
         return Err(fault);
     }
-    let kept = known.into_iter().map(|(projection, (version, space))| {
+    let kept = known.into_iter().map(|(projection, (mut version, space))| {
+        let wanted = db.get_pinned(record::wanted(&projection));
+        if let Some(value) = wanted.map_err(|error| Fault::engine("reading what is wanted", error))? {
+            let wanted = record::decode_wanted(&value);
+            let damaged = |damage| Fault::damage(format!("what is wanted of {projection}"), damage);
+            version.wanted = wanted.map_err(damaged)?;
+        }
         let rows = (0..version.partitions).map(|number| {
             let partition = Partition(number);
             let what = || format!("partition {partition} of {projection}");

@@ -1,13 +1,14 @@
 //! The bytes of a read model: keys, a kind byte first, and values. `FORMAT.md` has the whole.
 //!
 //! Kinds: `d`iscarded letters, `f`ormat, `l`etters by stream, where each `p`artition is, `q`ueue of letters by position,
-//! `r`ows, `v`ersions.
+//! `r`ows, `v`ersions, what is `w`anted of them.
 
 use std::ops::Bound;
 
 use indelible_core::{EventId, EventType, Position, StoreId, StreamId, Timestamp, Token, Version};
 use indelible_projections::{
-    DeadLetter, Epoch, Partition, PartitionRow, ProjectionId, ReadModelError, VersionRow, VersionState, WorkerId,
+    DeadLetter, Epoch, Partition, PartitionRow, ProjectionId, ReadModelError, VersionRow, VersionState, Wanted,
+    WorkerId,
 };
 
 use crate::frame::{Damage, Fields, Frame, Put as _};
@@ -34,6 +35,10 @@ pub(super) fn versions() -> Range {
 
 pub(super) fn version(projection: &ProjectionId) -> Vec<u8> {
     of(b'v', projection)
+}
+
+pub(super) fn wanted(projection: &ProjectionId) -> Vec<u8> {
+    of(b'w', projection)
 }
 
 pub(super) fn partition(projection: &ProjectionId, partition: Partition) -> Vec<u8> {
@@ -163,10 +168,26 @@ pub(super) fn decode_version(key: &[u8], value: &[u8]) -> Result<(VersionRow, u3
             3 => VersionState::Former,
             state => return Err(Damage::new(format!("there is no state {state}"))),
         },
+        wanted: Wanted::default(),
     };
     let space = fields.u32()?;
     fields.end()?;
     Ok((version, space))
+}
+
+/// What is wanted of a version. Where nothing was ever, there is no such value.
+pub(super) fn encode_wanted(wanted: Wanted) -> Vec<u8> {
+    let mut frame = Frame::new(VERSION, 6);
+    let max = wanted.building_events_per_second_max;
+    frame.u8(u8::from(wanted.paused)).u8(u8::from(max.is_some())).u32(max.unwrap_or_default());
+    frame.seal()
+}
+
+pub(super) fn decode_wanted(value: &[u8]) -> Result<Wanted, Damage> {
+    let (mut fields, _) = Fields::open(VERSION, value)?;
+    let (paused, is_some, max) = (fields.u8()? == 1, fields.u8()? == 1, fields.u32()?);
+    fields.end()?;
+    Ok(Wanted { paused, building_events_per_second_max: is_some.then_some(max) })
 }
 
 pub(super) fn encode_partition(row: &PartitionRow) -> Vec<u8> {
@@ -257,10 +278,19 @@ mod tests {
             partitions: 4,
             replays_to: Position::new(9),
             state: VersionState::Former,
+            wanted: Wanted::default(),
         };
         let value = encode_version(&row, 7);
         assert_eq!((value[0], &value[5..]), (1, &b"\x04\0\0\0\x09\0\0\0\0\0\0\0\x03\x07\0\0\0"[..]));
         assert_eq!(decode_version(&version(&row.projection), &value).unwrap(), (row, 7));
+        assert_eq!(wanted(&id("a", 1)), b"w\x01a\0\0\0\x01");
+        for (is_some, max) in [(0, None), (1, Some(0)), (1, Some(258))] {
+            let row = Wanted { paused: true, building_events_per_second_max: max };
+            let value = encode_wanted(row);
+            let number = max.unwrap_or(0).to_le_bytes();
+            assert_eq!((value[0], &value[5..]), (1, &*[&[1, is_some][..], &number].concat()));
+            assert_eq!(decode_wanted(&value).unwrap(), row);
+        }
         let store = StoreId::from_uuid(Uuid::from_u128(1));
         let row = PartitionRow {
             partition: Partition(3),

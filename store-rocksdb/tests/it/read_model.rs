@@ -108,7 +108,7 @@ where
             _ => text(model.commit(side.open.take().unwrap().0).await),
         };
     }
-    match random.random_range(0..12) {
+    match random.random_range(0..13) {
         0 | 1 => text(model.register(&Registration { projection: id, partitions: 2, head: token(9), setup: "" }).await),
         2 if model.partitions(&id).await.is_ok() => {
             text(model.register(&Registration { projection: id, partitions: 3, head: token(9), setup: "" }).await)
@@ -134,6 +134,10 @@ where
         8 => text(model.drop_version(&id).await),
         9 => text(model.reset(&id, token(11)).await),
         10 => text(model.caught_up(&id).await),
+        11 => {
+            let max = Want::BuildingEventsPerSecondMax(random.random_range(0..3));
+            text(model.want(&id, *[Want::Paused(true), Want::Paused(false), max].choose(random).unwrap()).await)
+        }
         _ => text(
             model
                 .letters(&id, random.random::<bool>().then_some(&stream), Position::new(random.random_range(0..4)), 3)

@@ -104,13 +104,13 @@ async fn a_poison_event_is_parked_with_those_behind_it_and_redriven() {
         drop(views);
 
         // It still can't, and another worker finds what is parked.
-        assert!(running.redrive::<Picky, _>(&model, &stream("a")).await.is_err());
+        assert!(running.redrive::<Picky>(&stream("a")).await.is_err());
         assert!(running.drain(SOON).await);
         let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
         picky.is_mended.store(true, SeqCst);
         let redriven = loop {
             // Its partitions are being taken.
-            match running.redrive::<Picky, _>(&model, &stream("a")).await {
+            match running.redrive::<Picky>(&stream("a")).await {
                 Ok(redriven) => break redriven,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -144,8 +144,8 @@ async fn with_too_many_parked_streams_it_stops_and_what_is_discarded_is_kept_wit
     let projection = ProjectionId::of::<Picky>();
     let letters = model.letters(&projection, None, Position::START, 10).await.unwrap();
     assert_eq!(letters.len(), 2);
-    running.discard::<Picky>(letters[0].clone(), "it never happened").await.unwrap();
-    assert!(running.discard::<Picky>(letters[0].clone(), "twice").await.is_err());
+    running.discard::<Picky>(&letters[0], "it never happened").await.unwrap();
+    assert!(running.discard::<Picky>(&letters[0], "twice").await.is_err());
     assert_eq!(model.letters(&projection, None, Position::START, 10).await.unwrap(), letters[1..]);
     let discarded = model.discarded(&projection, Position::START, 10).await.unwrap();
     assert_eq!(discarded, [(letters[0].clone(), "it never happened".to_owned())]);

@@ -11,19 +11,23 @@ use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::{Epoch, Partition, PartitionRow, ReadModel, Waited, Worker, WorkerId};
 use tokio::{task::block_in_place, time::sleep};
 
-use super::fixture::*;
+use super::{fixture::*, operators::Picky};
 use crate::child;
 
 pub(super) const LEASE: Duration = Duration::from_secs(1);
 
 /// What a child does: runs the tally until it is killed. Its job names the schemas of the store and the read model, the
-/// most events of a batch, and itself.
+/// most events of a batch, or that it parks, and itself.
 pub(crate) async fn project(url: &str, job: &str) {
     let [store, model, batch, name] = job.split(' ').collect::<Vec<_>>()[..] else { panic!("{job}") };
     let store = PostgresStore::options().schema(store).connections(2).open(url).await.unwrap();
     let model = PostgresModel::options().schema(model).lease(LEASE).open(url).await.unwrap();
-    let worker = Worker::new(&store).with_options(batches_of(batch.parse().unwrap())).with_id(WorkerId(name.into()));
-    let _running = worker.add(&model, Tally).start().await.unwrap();
+    let worker = Worker::new(&store).with_id(WorkerId(name.into()));
+    let worker = match batch {
+        "parking" => worker.add(&model, Picky::default()),
+        _ => worker.with_options(batches_of(batch.parse().unwrap())).add(&model, Tally),
+    };
+    let _running = worker.start().await.unwrap();
     println!("running {name}");
     std::future::pending::<()>().await;
 }
@@ -47,6 +51,15 @@ impl Site {
 
     /// A worker that takes batches of so many events, and may not have begun yet.
     pub(super) fn start(&self, batch: usize, name: &str) -> Process {
+        self.start_with(&batch.to_string(), name)
+    }
+
+    /// One that parks deposits of 13.
+    pub(super) fn start_parking(&self, name: &str) -> Process {
+        self.start_with("parking", name)
+    }
+
+    fn start_with(&self, batch: &str, name: &str) -> Process {
         let job = format!("project {} {} {batch} {name}", self.store_schema, self.model_schema);
         let child = child::command(&job, &self.url).stderr(Stdio::inherit()).spawn().unwrap();
         Process { child, name: name.into() }

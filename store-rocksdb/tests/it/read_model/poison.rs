@@ -70,7 +70,7 @@ pub(super) async fn park(dir: &Path) -> Verdict {
     running.wait_for(&append(&store, "eve", 1).await, SOON).await.unwrap();
     parks.mended.store(true, SeqCst);
     for name in ["ada", "bob"] {
-        if let Err(error) = running.redrive::<Parks, _>(&model, &account(name)).await {
+        if let Err(error) = running.redrive::<Parks>(&account(name)).await {
             verdict.wrong("redrive", || format!("{error:?}"));
         }
     }
