@@ -101,7 +101,8 @@ impl<M: ReadModel> Errands<M> {
             }
         };
         loop {
-            match self.first(Some(stream), after).await {
+            let first = self.model.letters(&self.id, Some(stream), after, 1).await;
+            match first.map(|first| first.into_iter().next()) {
                 Ok(Some(letter)) if letter.position <= to => {
                     let (answer, answered) = oneshot::channel();
                     let command = Command::End(Box::new(letter), end.clone(), answer);
@@ -115,10 +116,6 @@ impl<M: ReadModel> Errands<M> {
                 Err(error) => return Some(Err(error.into())),
             }
         }
-    }
-
-    async fn first(&self, stream: Option<&StreamId>, after: Position) -> Result<Option<DeadLetter>, ReadModelError> {
-        Ok(self.model.letters(&self.id, stream, after, 1).await?.into_iter().next())
     }
 
     /// Asks the owner. A lease's time may pass until one that has died is missed, and another has the partition.
@@ -159,12 +156,12 @@ pub(crate) trait RunErrands: Send + Sync {
     fn run<'a>(&'a self, partition: Partition, errand: Errand, ended: &'a mut u64) -> BoxFuture<'a, Result<(), Cause>>;
     /// `here` are the partitions that this process owns.
     fn restart<'a>(&'a self, here: &'a [Partition]) -> BoxFuture<'a, Result<(), Cause>>;
-    /// The first letter behind a position, of one stream or of all.
-    fn first<'a>(
+    fn letters<'a>(
         &'a self,
         stream: Option<&'a StreamId>,
         after: Position,
-    ) -> BoxFuture<'a, Result<Option<DeadLetter>, ReadModelError>>;
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, ReadModelError>>;
 }
 
 impl<M: ReadModel> RunErrands for Errands<M> {
@@ -180,11 +177,12 @@ impl<M: ReadModel> RunErrands for Errands<M> {
         Box::pin(self.restart(here))
     }
 
-    fn first<'a>(
+    fn letters<'a>(
         &'a self,
         stream: Option<&'a StreamId>,
         after: Position,
-    ) -> BoxFuture<'a, Result<Option<DeadLetter>, ReadModelError>> {
-        Box::pin(self.first(stream, after))
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, ReadModelError>> {
+        Box::pin(self.model.letters(&self.id, stream, after, limit))
     }
 }

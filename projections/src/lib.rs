@@ -18,6 +18,13 @@
 //! - **P7 Seen.** Where each partition is, who owns it, and what keeps it, is told as [status](Running::status), as
 //!   [versions](Running::versions), and as metrics.
 //!
+//! # Operating
+//!
+//! An operator speaks to any one of the workers that run a projection. [`Running::pause`], [`resume`](Running::resume) and
+//! [`throttle`](Running::throttle) are kept in the read model, and go for all of them, those too that come later.
+//! [`Running::redrive`], [`discard`](Running::discard) and [`restart`](Running::restart) reach the worker that owns the
+//! partition, and say what came of it there.
+//!
 //! # Metrics
 //!
 //! Through the [`metrics`] facade, under names that begin with `indelible_projection_` and with the labels `projection` and

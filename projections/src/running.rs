@@ -273,7 +273,20 @@ impl Running {
         self.handle::<P>().ok_or_else(|| format!("{} does not run here", ProjectionId::of::<P>()).into())
     }
 
-    /// Handles the dead letters of a stream after all, in order, and says how many. [`ReadModel::letters`] lists them.
+    /// Up to `limit` dead letters of a projection by position, those after `after`, of one stream or of all.
+    ///
+    /// # Errors
+    /// Those of the read model, and where the projection is not run here.
+    pub async fn letters<P: Projection>(
+        &self,
+        stream: Option<&StreamId>,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Cause> {
+        Ok(self.running::<P>()?.errands.letters(stream, after, limit).await?)
+    }
+
+    /// Handles the [dead letters](Self::letters) of a stream after all, in order, and says how many.
     ///
     /// It is done by the worker that owns the stream's partition. Where that is another, it is asked through the read
     /// model, finds the wish with its next heartbeat (within a third of the lease), and answers; should it die before that,
@@ -299,7 +312,7 @@ impl Running {
         let handle = self.running::<P>()?;
         let (mut done, mut left): (u64, Vec<(StreamId, Cause)>) = (0, Vec::new());
         let mut after = Position::START;
-        while let Some(letter) = handle.errands.first(None, after).await? {
+        while let Some(letter) = handle.errands.letters(None, after, 1).await?.pop() {
             after = letter.position;
             if left.iter().any(|(stream, _)| *stream == letter.stream) {
                 continue;
@@ -318,8 +331,8 @@ impl Running {
     /// Why it could not be handled, that another comes before it, or that it is there no more.
     pub async fn redrive_one<P: Projection>(&self, letter: &DeadLetter) -> Result<(), Cause> {
         let (handle, mut done) = (self.running::<P>()?, 0);
-        let first = handle.errands.first(Some(&letter.stream), Position::START).await?;
-        if first.is_some_and(|first| first.position < letter.position) {
+        let first = handle.errands.letters(Some(&letter.stream), Position::START, 1).await?;
+        if first.iter().any(|first| first.position < letter.position) {
             return Err(format!("an earlier event of {} is parked, and comes first", letter.stream).into());
         }
         redrive_to(handle, &letter.stream, letter.position, &mut done).await?;

@@ -17,14 +17,14 @@ pub mod sql;
 pub mod tables;
 
 /// What is in each account, and whose it is. Accounts have nothing to do with each other, so that four processes may
-/// keep a part of them each.
+/// keep a part of them each, and one whose events can't be read is no reason to keep others waiting.
 #[derive(Clone, Projection)]
-#[projection(name = "balances", of = Account, partitions = 4)]
+#[projection(name = "balances", of = Account, partitions = 4, park)]
 pub struct Balances;
 
 /// What happened to each account, line by line.
 #[derive(Clone, Projection)]
-#[projection(name = "statements", of = Account, partitions = 4)]
+#[projection(name = "statements", of = Account, partitions = 4, park)]
 pub struct Statements;
 
 /// What came and went each day. All accounts add to the same row, so that partitions would wait for each other: it has

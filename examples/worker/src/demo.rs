@@ -1,5 +1,6 @@
-//! Three workers of one bank share its views while customers move money. One worker is told to stop, another is killed,
-//! a new one comes: the others take over, and in the end each view says what the log does. Fails when it doesn't.
+//! Three workers of one bank share its views while customers move money. An operator tells one what all are to do. One
+//! worker is told to stop, another is killed, a new one comes: the others take over, and in the end each view says what the
+//! log does. Fails when it doesn't.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,10 @@ use bank::{
     money::Cents,
     views::{Balances, Statements, Totals},
 };
-use indelible::{PostgresModel, ProjectionId, ReadModel, Repository, postgres::ModelOptions};
+use indelible::{
+    Append, ContentType, EventType, ExpectedVersion, NewEvent, PostgresModel, ProjectionId, ReadModel, Repository,
+    postgres::ModelOptions,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -57,6 +61,11 @@ pub async fn run(database_url: &str) -> Result<()> {
     let handled = handled.await?;
     steps.done(&format!("customers move money; by their metrics the workers have handled {handled:?} events"));
 
+    operate(&bank, [&one, &two, &three]).await?;
+    steps.done(
+        "an operator told worker-1 to pause a view, worker-2 to go on, and worker-3 to give up what nobody can read",
+    );
+
     one.stop().await?;
     ensure!(!owners(&bank).await?.contains_key("worker-1"), "worker-1 has left what it had to its leases");
     shared(&bank, &[&two, &three]).await?;
@@ -81,6 +90,30 @@ pub async fn run(database_url: &str) -> Result<()> {
 
 fn accounts() -> impl Iterator<Item = String> {
     (1..=ACCOUNTS).map(|n| format!("a{n}"))
+}
+
+/// Pauses and resumes, and ends a dead letter, each at another worker than the one before.
+async fn operate(bank: &Bank<PostgresModel>, [one, two, three]: [&Worker; 3]) -> Result<()> {
+    one.tell("/views/statements/pause", "").await?;
+    let (_, told) = get(&two.address, "/views").await?;
+    ensure!(told.contains("statements@1: Current, paused"), "worker-2 says {told}");
+    two.tell("/views/statements/resume", "").await?;
+
+    let unreadable = NewEvent::new(EventType::from_static("Opened"), ContentType::JSON, "{}");
+    let append = Append::to("account-unreadable".parse()?, ExpectedVersion::Any, [unreadable]);
+    bank.store().append(append).await?;
+    for view in ["balances", "statements"] {
+        let letters = format!("/views/{view}/letters");
+        let parked = async || {
+            let (_, told) = get(&three.address, &letters).await?;
+            Ok(told.split_once(' ').map(|(position, _)| position.to_owned()))
+        };
+        let position = until("what nobody can read is parked", parked).await?;
+        let (status, why) = post(&three.address, &format!("/views/{view}/redrive"), "").await?;
+        ensure!(status == 409 && why.contains("cannot decode"), "worker-3 says {status} {why}");
+        three.tell(&format!("/views/{view}/discard/{position}"), "nobody can read it").await?;
+    }
+    Ok(())
 }
 
 /// Transfers until it is over, and says how many.
@@ -163,6 +196,13 @@ impl Worker {
         Ok(Self { name, process, address: address.into() })
     }
 
+    /// What an operator wants.
+    async fn tell(&self, path: &str, body: &str) -> Result<()> {
+        let (status, told) = post(&self.address, path, body).await?;
+        ensure!(status == 200, "{} says {status} {told}", self.name);
+        Ok(())
+    }
+
     /// SIGTERM, and all that has to happen then.
     async fn stop(mut self) -> Result<()> {
         let pid = self.process.id().and_then(|pid| Pid::from_raw(pid as i32));
@@ -189,8 +229,17 @@ impl Worker {
 
 /// Asks over HTTP, and says status and body.
 pub async fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    exchange(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await
+}
+
+/// Tells over HTTP, and says status and body.
+pub async fn post(address: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    exchange(address, &format!("POST {path} HTTP/1.0\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await
+}
+
+async fn exchange(address: &str, request: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;

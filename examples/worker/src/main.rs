@@ -2,10 +2,12 @@
 //! several times it shares the work; `demo` shows that.
 //!
 //! `GET /live` says whether another start would help, `GET /ready` whether it does its work, and `GET /metrics` what
-//! Prometheus asks for. At SIGTERM it commits what is under way, hands its partitions over, and ends.
+//! Prometheus asks for. Under `/views` an operator pauses, restarts and redrives, at any one for all of them: [`operator`]
+//! has the routes. At SIGTERM it commits what is under way, hands its partitions over, and ends.
 
 mod config;
 mod demo;
+mod operator;
 mod web;
 
 use std::{future::IntoFuture, io, time::Duration};
@@ -68,7 +70,7 @@ async fn work(config: Config) -> Result<()> {
             Some(name) => bank.worker().with_id(WorkerId(name)),
             None => bank.worker(),
         };
-        web.enter(Stage::Working { store: bank.store().clone(), running: worker.start().await? });
+        web.enter(Stage::Working { store: bank.store().clone(), running: worker.start().await?.into() });
         anyhow::Ok(())
     };
     tokio::select! {
@@ -77,7 +79,7 @@ async fn work(config: Config) -> Result<()> {
     }
     stop.told().await;
     if let Stage::Working { running, .. } = web.enter(Stage::Draining) {
-        let drained = running.drain(config.worker_drain_seconds).await;
+        let drained = web::drain(running, config.worker_drain_seconds).await;
         ensure!(drained, "not all was committed and handed over in time: others do it when the leases have run out");
     }
     Ok(())

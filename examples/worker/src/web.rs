@@ -1,4 +1,4 @@
-//! What probes and Prometheus are answered.
+//! What probes and Prometheus are answered; what operators are, [`operator`] says.
 
 use std::{
     mem,
@@ -15,7 +15,12 @@ use axum::{
 };
 use indelible::{AnyStore, Running, projections::PartitionState};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::operator::{self, Refused};
 
 /// How long the database may take to answer a probe.
 const DATABASE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -23,23 +28,26 @@ const DATABASE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The life of a worker.
 pub enum Stage {
     Starting,
-    Working { store: AnyStore, running: Running },
+    Working { store: AnyStore, running: Arc<Running> },
     Draining,
 }
 
 #[derive(Clone)]
 pub struct Web {
     stage: Arc<RwLock<Stage>>,
+    /// So that nobody waits for what an operator asks.
+    drains: watch::Sender<bool>,
     metrics: PrometheusHandle,
 }
 
 impl Web {
     pub fn new(metrics: PrometheusHandle) -> Self {
-        Self { stage: Arc::new(RwLock::new(Stage::Starting)), metrics }
+        Self { stage: Arc::new(RwLock::new(Stage::Starting)), drains: watch::Sender::new(false), metrics }
     }
 
     /// Goes on to a stage, and says what was before.
     pub fn enter(&self, stage: Stage) -> Stage {
+        self.drains.send_replace(matches!(stage, Stage::Draining));
         mem::replace(&mut *self.stage.write().unwrap_or_else(PoisonError::into_inner), stage)
     }
 
@@ -47,11 +55,26 @@ impl Web {
         look(&self.stage.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has something done by the worker, unless it drains meanwhile: what other workers were asked for, they do then.
+    pub async fn working<T>(&self, work: impl AsyncFnOnce(&Running) -> Result<T, Refused>) -> Result<T, Refused> {
+        let running = self.at(|stage| match stage {
+            Stage::Starting => Err(Refused::Away("starting")),
+            Stage::Draining => Err(Refused::Away("draining")),
+            Stage::Working { running, .. } => Ok(running.clone()),
+        })?;
+        let mut drains = self.drains.subscribe();
+        tokio::select! {
+            done = work(&running) => done,
+            _ = drains.wait_for(|drains| *drains) => Err(Refused::Away("draining")),
+        }
+    }
+
     pub fn router(&self) -> Router {
         Router::new()
             .route("/live", get(live))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
+            .merge(operator::routes())
             .with_state(self.clone())
     }
 
@@ -66,6 +89,17 @@ impl Web {
             Ok(head) => head.map(drop).map_err(|error| error.to_string()),
             Err(_) => Err("the database doesn't answer".into()),
         }
+    }
+}
+
+/// Ends what was running, when nobody has it in hand any more.
+pub async fn drain(mut running: Arc<Running>, deadline: Duration) -> bool {
+    loop {
+        match Arc::try_unwrap(running) {
+            Ok(running) => return running.drain(deadline).await,
+            Err(shared) => running = shared,
+        }
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -136,7 +170,7 @@ mod tests {
         assert_eq!((told("/live").await, told("/ready").await), (live.clone(), (503, "starting\n".into())));
         let store = MemoryStore::new();
         let running = Worker::new(&store).add(&MemoryModel::new(), Broken).start().await.unwrap();
-        web.enter(Stage::Working { store: store.as_store(), running });
+        web.enter(Stage::Working { store: store.as_store(), running: Arc::new(running) });
         assert_eq!((told("/live").await, told("/ready").await), (live.clone(), (200, "ready\n".into())));
 
         Repository::<Account>::new(&store).execute("ada", Open { owner: "Ada".into() }).await.unwrap();

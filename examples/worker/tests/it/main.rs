@@ -64,6 +64,7 @@ fn while_its_database_is_silent_it_lives_is_not_ready_and_ends_when_it_is_told()
         answer.split(' ').nth(1).unwrap().to_owned()
     };
     assert_eq!([status("/live"), status("/ready"), status("/metrics"), status("/")], ["200", "503", "200", "404"]);
+    assert_eq!([status("/views"), status("/views/balances/letters")], ["503", "503"]);
     let told = Instant::now();
     kill_process(Pid::from_raw(process.id() as i32).unwrap(), Signal::TERM).unwrap();
     assert!(process.wait().unwrap().success());
