@@ -145,6 +145,20 @@ async fn what_is_paused_by_one_is_paused_for_all_and_for_those_that_come_later()
     assert_eq!(two.model.query::<Tally>().unwrap(), clean_pass(&two.store).await);
 }
 
+/// Before it has looked what has changed since: this read model can't tell it.
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_it_is_paused_takes_nothing_from_the_first() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let running = Worker::new(&store).add(&model, Tally).start().await.unwrap();
+    running.pause::<Tally>().await.unwrap();
+    assert!(running.drain(SOON).await);
+    let head = deposits(&store, 20).await;
+    let mute = Faulty::new(&model, Point::BeforeTake, Fault::Outage, 0);
+    let running = Worker::new(&store).add(&mute, Tally).start().await.unwrap();
+    assert_eq!(running.wait_for(&head, LEASE).await.unwrap(), Waited::TimedOut);
+    assert_eq!(states(&running), [const { PartitionState::Paused }; 4]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_is_kept_nowhere_holds_here() {
     let (store, model) = (MemoryStore::new(), MemoryModel::shared(LEASE));
@@ -237,6 +251,13 @@ async fn a_letter_is_given_up_once_whoever_is_told() {
     let answered = two.model.withdraw(&id(), 1).await.unwrap().unwrap().answer;
     assert_eq!(answered, Some(Done { letters: 0, error: None }));
     assert_eq!(two.model.discarded(&id()).unwrap().len(), 1);
+    // So who asked while it was there is told that all is well, whoever has seen to it.
+    let (asked, done) = tokio::join!(other.discard::<Picky<true>>(&letters[1], "by two"), async {
+        sleep(Duration::from_millis(10)).await;
+        two.owner().0.discard::<Picky<true>>(&letters[1], "by one").await
+    });
+    assert!(asked.is_ok() && done.is_ok(), "{asked:?}, {done:?}");
+    assert_eq!(two.model.discarded(&id()).unwrap()[1..], [(letters[1].clone(), "by one".into())]);
 }
 
 #[tokio::test(start_paused = true)]
