@@ -109,6 +109,8 @@ pub(crate) const PARK_FORGETS: &str = "park-forgets";
 pub(crate) const RESET_KEEPS_ROWS: &str = "reset-keeps-rows";
 /// Lets a version of a read model go a while before it lets the next one take over.
 pub(crate) const TAKE_OVER_IN_TWO: &str = "take-over-in-two";
+/// Lets a version of a read model take over that has not come as far as the current one.
+pub(crate) const TAKE_OVER_BEHIND: &str = "take-over-behind";
 
 /// Syncs again where a sync has failed, and takes that for the answer.
 const SYNC_OVER: &str = "sync-over-failed-sync";

@@ -183,10 +183,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         }
         loop {
             match self.try_transact(events, to, began_at).instrument(span.clone()).await {
-                Err(Trouble::Outage(ReadModelError::Conflict { .. })) if conflicts < CONFLICTS_MAX => {
-                    conflicts += 1;
-                    sleep(Duration::from_millis(rand::random_range(0..=u64::from(conflicts)))).await;
-                }
+                Err(trouble) if trouble.is_conflict() && conflicts < CONFLICTS_MAX => give_room(&mut conflicts).await,
                 done => return done,
             }
         }
@@ -352,4 +349,10 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     fn token(&self, event: &RecordedEvent) -> Token {
         Token { store: self.claim.position.store, position: event.position, event: event.id }
     }
+}
+
+/// Waits a little, so that the transactions that met don't meet again.
+async fn give_room(conflicts: &mut u32) {
+    *conflicts += 1;
+    sleep(Duration::from_millis(rand::random_range(0..=u64::from(*conflicts)))).await;
 }

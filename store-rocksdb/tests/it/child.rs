@@ -64,9 +64,7 @@ fn child() {
         #[cfg(feature = "projections")]
         "park" | "take over" | "take turns" => runtime.block_on(crate::read_model::scenario(&job, dir)),
         #[cfg(feature = "projections")]
-        "project" => runtime.block_on(crate::projecting::project(dir, false)),
-        #[cfg(feature = "projections")]
-        "project, live" => runtime.block_on(crate::projecting::project(dir, true)),
+        job if job.starts_with("project") => runtime.block_on(crate::projecting::project(job, dir)),
         #[cfg(feature = "sagas")]
         "sagas" => runtime.block_on(crate::sagas::run(dir)),
         job => panic!("no child knows how to {job}"),

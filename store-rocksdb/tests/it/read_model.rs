@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -397,7 +397,7 @@ async fn damaged_files_are_refused_or_stop_the_projection_and_are_held_against_n
     let store = RocksStore::open(dir.path().join("log")).unwrap();
     let Ok(model) = RocksModel::open(&flipped) else { return };
     fill(&store, 100).await;
-    let running = Worker::new(&store).add(&model, poison::Parks::default()).start().await.unwrap();
+    let running = Worker::new(&store).add(&model, crate::projecting::Parks::default()).start().await.unwrap();
     let Waited::Stopped(error) = running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap() else {
         panic!("went on")
     };
@@ -418,7 +418,11 @@ pub(crate) async fn scenario(job: &str, dir: &Path) {
 #[cfg(feature = "bugs")]
 #[test]
 fn seeded_bugs_are_found() {
-    let bugs = [("poison events", "park", "park-forgets"), (versions::REBUILT, "take over", "reset-keeps-rows")];
+    let bugs = [
+        ("poison events", "park", "park-forgets"),
+        (versions::REBUILT, "take over", "reset-keeps-rows"),
+        (versions::REBUILT, "take over", "take-over-behind"),
+    ];
     for (fault, job, bug) in bugs {
         let dir = tempfile::tempdir().unwrap();
         let mut command = command(job, dir.path(), &[]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indelible_core::{Cause, Position, RecordedEvent, Timestamp};
 
-use super::{super::ahead::decode, Lane, trouble::Trouble};
+use super::{super::ahead::decode, CONFLICTS_MAX, Lane, give_room, trouble::Trouble};
 use crate::{DeadLetter, Envelope, LetterEnd, OnFailure, Project, ReadModel};
 
 impl<P: Project<M>, M: ReadModel> Lane<P, M> {
@@ -47,21 +47,25 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         event: &RecordedEvent,
         end: &LetterEnd,
     ) -> Result<(), Cause> {
-        let redriven = async {
+        let ended = async {
             let mut redriven = Vec::new();
             if *end == LetterEnd::Redriven {
                 let decoded = decode(event.clone()).map_err(|undecodable| Trouble::Events(undecodable.error));
                 redriven.push(Envelope { replaying: event.position <= self.claim.replays_to, ..decoded? });
                 self.before(&redriven).await?;
             }
-            let mut tx = self.begin(self.claim.position).await?;
-            if !redriven.is_empty() {
-                self.handle(&redriven, &mut tx).await?;
+            let mut conflicts = 0;
+            loop {
+                match self.try_end_letter(&redriven, letter, end).await {
+                    // As with the keeper, which renews the lease.
+                    Err(trouble) if trouble.is_conflict() && conflicts < CONFLICTS_MAX => {
+                        give_room(&mut conflicts).await
+                    }
+                    done => return done,
+                }
             }
-            self.shared.model.unpark(&mut tx, letter, end).await?;
-            Ok::<(), Trouble>(self.shared.model.commit(tx).await?)
         };
-        match redriven.await {
+        match ended.await {
             Ok(()) => {}
             Err(Trouble::Events(error)) => return Err(error.to_string().into()),
             Err(trouble) => {
@@ -75,6 +79,20 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
             Arc::make_mut(&mut self.parked).remove(stream);
         }
         Ok(())
+    }
+
+    async fn try_end_letter(
+        &self,
+        redriven: &[Envelope<P::Event>],
+        letter: &DeadLetter,
+        end: &LetterEnd,
+    ) -> Result<(), Trouble> {
+        let mut tx = self.begin(self.claim.position).await?;
+        if !redriven.is_empty() {
+            self.handle(redriven, &mut tx).await?;
+        }
+        self.shared.model.unpark(&mut tx, letter, end).await?;
+        Ok(self.shared.model.commit(tx).await?)
     }
 
     pub(super) fn letter(&self, event: &RecordedEvent, error: Option<String>) -> DeadLetter {

@@ -18,6 +18,13 @@ pub(super) enum Trouble {
     Broken(ReadModelError),
 }
 
+impl Trouble {
+    /// Whether it is over as soon as another transaction is.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Outage(ReadModelError::Conflict { .. }))
+    }
+}
+
 impl From<ReadModelError> for Trouble {
     fn from(error: ReadModelError) -> Self {
         match error {

@@ -1,33 +1,7 @@
 //! P3: poison is parked, kept, and redriven.
 
 use super::*;
-
-const POISON: u64 = 1_000_013;
-
-/// Cannot handle deposits of that until it is mended.
-#[derive(Clone, Default)]
-pub(super) struct Parks {
-    mended: Arc<AtomicBool>,
-}
-impl Projection for Parks {
-    const NAME: &'static str = Tally::NAME;
-    const ORDER: Order = Tally::ORDER;
-    const ON_FAILURE: OnFailure = OnFailure::PARK;
-    const RETRY: Retry = Retry { attempts_max: 2, pause_first: Duration::from_millis(1), pause_max: SOON };
-    type Event = AccountEvent;
-    fn wants() -> Wants<AccountEvent> {
-        Tally::wants()
-    }
-}
-impl Project<RocksModel> for Parks {
-    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut RocksTx) -> Result<(), Cause> {
-        tally(envelope, tx)?;
-        match envelope.event {
-            AccountEvent::Deposited { cents: POISON } if !self.mended.load(SeqCst) => Err("it is poison".into()),
-            _ => Ok(()),
-        }
-    }
-}
+use crate::projecting::{POISON, Parks};
 
 pub(super) async fn append(store: &RocksStore, name: &str, cents: u64) -> Token {
     store.append(Append::to(account(name), ExpectedVersion::Any, [deposited(cents)])).await.unwrap();
@@ -113,4 +87,66 @@ pub(super) fn rows(model: &RocksModel) -> All {
 async fn poison_is_parked_and_redriven() {
     let verdict = park(tempfile::tempdir().unwrap().path()).await;
     assert!(verdict.is_clean(), "{verdict}");
+}
+
+/// As [`Parks`], in sets: all of a batch is written before it fails. With how large the batches were.
+#[derive(Clone, Default)]
+struct Sets {
+    mended: Arc<AtomicBool>,
+    batches: Arc<Mutex<Vec<usize>>>,
+}
+impl Projection for Sets {
+    const NAME: &'static str = Tally::NAME;
+    const ORDER: Order = Order::PerStream { partitions: 1 };
+    const ON_FAILURE: OnFailure = Parks::ON_FAILURE;
+    const RETRY: Retry = Parks::RETRY;
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<RocksModel> for Sets {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut RocksTx) -> Result<(), Cause> {
+        Project::<RocksModel>::apply_batch(self, std::slice::from_ref(envelope), tx).await
+    }
+    async fn apply_batch(&self, envelopes: &[Envelope<AccountEvent>], tx: &mut RocksTx) -> Result<(), Cause> {
+        self.batches.lock().unwrap().push(envelopes.len());
+        envelopes.iter().try_for_each(|envelope| tally(envelope, tx))?;
+        let poison = |envelope: &Envelope<AccountEvent>| envelope.event == AccountEvent::Deposited { cents: POISON };
+        match envelopes.iter().any(poison) && !self.mended.load(SeqCst) {
+            true => Err("there is poison in it".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The batch is tried again event by event, the poison is found and parked with what is behind it, and nothing else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_fails_is_taken_apart_until_the_poison_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, sets) = (RocksStore::open(dir.path().join("log")).unwrap(), Sets::default());
+    for (name, cents) in [("ada", 1), ("bob", 2), ("ada", POISON), ("bob", 3), ("ada", 4), ("eve", 5)] {
+        append(&store, name, cents).await;
+    }
+    fill(&store, 30).await;
+    let model = RocksModel::open(dir.path().join("views")).unwrap();
+    let running = Worker::new(&store).add(&model, sets.clone()).start().await.unwrap();
+    running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+    let letters = model.letters(&ProjectionId::of::<Sets>(), None, Position::START, 99).await.unwrap();
+    let parked: Vec<_> = letters.iter().map(|letter| (letter.position.get(), letter.attempts)).collect();
+    assert_eq!(parked, [(3, 2), (5, 0)]);
+    assert_eq!(rows(&model).1.len(), 34);
+    // All in one go, then each by itself, and the poison twice.
+    let batches = sets.batches.lock().unwrap().clone();
+    assert!(batches[0] > 1 && batches[1..].iter().all(|events| *events == 1), "{batches:?}");
+    // What comes after it goes on in sets.
+    fill(&store, 30).await;
+    running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+    assert!(sets.batches.lock().unwrap().last().is_some_and(|events| *events > 1), "{:?}", sets.batches);
+    sets.mended.store(true, SeqCst);
+    running.redrive::<Sets, _>(&model, &account("ada")).await.unwrap();
+    let clean = RocksModel::open(dir.path().join("clean")).unwrap();
+    let again = Worker::new(&store).add(&clean, Tally).start().await.unwrap();
+    again.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+    assert_eq!(rows(&model), rows(&clean));
 }
