@@ -34,3 +34,6 @@ pub(crate) const LEASE_WITHOUT_FENCE: &str = "lease-without-fence";
 /// Parks nothing of what it is told to park.
 #[cfg(feature = "projections")]
 pub(crate) const POISON_SKIPPED: &str = "poison-skipped";
+/// Lets a version take over that has not come as far as the current one: made into read models that are made while it is on.
+#[cfg(feature = "projections")]
+pub(crate) const TAKE_OVER_BEHIND: &str = "take-over-behind";

@@ -89,8 +89,11 @@ impl ModelSchema<'_> {
 /// A migration's text, with the bug that is wanted.
 fn seeded(statement: &str) -> Cow<'_, str> {
     const FENCE: &str = "\n       AND p.epoch = the_epoch AND p.position = from_position";
-    if bugs::is_on(bugs::LEASE_WITHOUT_FENCE) && statement.contains(FENCE) {
-        return statement.replace(FENCE, "").into();
+    const IS_BEHIND: &str = "seen > reached";
+    for (bug, text, instead) in [(bugs::LEASE_WITHOUT_FENCE, FENCE, ""), (bugs::TAKE_OVER_BEHIND, IS_BEHIND, "false")] {
+        if bugs::is_on(bug) && statement.contains(text) {
+            return statement.replace(text, instead).into();
+        }
     }
     statement.into()
 }

@@ -1,8 +1,9 @@
 -- How versions come, are shown, and go. Each of these waits for the others, in any process, and for queries; not for long
--- at a time, since queries wait behind it.
+-- at a time, since queries wait behind it: and where one that has several views meets it, it gives way before the server
+-- has seen a deadlock (`deadlock_timeout`, one second) and ended the query.
 CREATE FUNCTION indelible_in_turn() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM set_config('lock_timeout', '1000', true);
+    PERFORM set_config('lock_timeout', '500', true);
     PERFORM pg_advisory_xact_lock(hashtextextended('indelible read model ' || current_schema(), 0));
 END
 $$;
@@ -145,14 +146,15 @@ BEGIN
            updated_at = clock_timestamp()
      WHERE p.projection = the_projection AND p.version = the_version;
     DELETE FROM indelible_dead_letters d WHERE d.projection = the_projection AND d.version = the_version;
+    -- The views first, as a query locks them; the other way round, the two would wait for each other.
+    IF emptied.state = 'rebuilding' THEN
+        PERFORM indelible_show(the_projection);
+    END IF;
     SELECT string_agg(format('%I.%I', emptied.home, c.relname), ', ') INTO tables FROM pg_class c
      WHERE c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = emptied.home)
        AND c.relkind IN ('r', 'p');
     IF tables IS NOT NULL THEN
         EXECUTE 'TRUNCATE ' || tables || ' RESTART IDENTITY';
-    END IF;
-    IF emptied.state = 'rebuilding' THEN
-        PERFORM indelible_show(the_projection);
     END IF;
 END
 $$;

@@ -12,16 +12,22 @@ fn each_bug_of_the_read_model_is_caught() {
             "is not what",
         ),
         (
-            super::kills::STRUCK,
-            "lease-without-fence",
-            "read_model::leases::who_took_a_partition_first_can_commit_nothing_more",
-            "Ok(())",
+            super::kills::AMONG_POISON,
+            "poison-skipped",
+            "read_model::kills::a_worker_killed_among_poison_keeps_what_is_parked",
+            "is not what",
         ),
         (
             "poison events",
             "poison-skipped",
             "read_model::letters::a_poison_event_is_parked_with_those_behind_it_and_redriven",
             "skipped without a letter",
+        ),
+        (
+            super::versions::REBUILT,
+            "take-over-behind",
+            "read_model::versions::a_version_takes_over_under_live_traffic",
+            "a query saw",
         ),
     ] {
         must_find(fault, bug, name, says);

@@ -1,10 +1,13 @@
 //! The aggregate, the projection, and the log that the tests share.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use indelible_core::{
     Aggregate, Append, AppendOutcome, Apply, Cause, ContentType, Event, EventStore, ExpectedVersion, NewEvent,
-    Position, RecordedEvent, StreamId, Token, codec::Json,
+    Position, RecordedEvent, StreamId, Token, codec::Json, conformance::fault::Verdict,
 };
 use indelible_postgres::{PostgresModel, PostgresStore, PostgresTx};
 use indelible_projections::{
@@ -30,6 +33,8 @@ impl Apply for Account {
 }
 
 pub(crate) const PARTITIONS: u32 = 4;
+/// In cents: what those cannot handle who park.
+pub(crate) const POISON: i64 = 13;
 
 /// Sums, counts, and appends to a list per stream, in that order; and says where it has seen an earlier event later.
 #[derive(Clone)]
@@ -159,8 +164,8 @@ pub(crate) fn step(claim: &Claim, by: u64) -> Advance {
 
 /// What the tally makes of an event, for those who work it out themselves.
 pub(crate) struct Known {
-    position: u64,
-    partition: u32,
+    pub(crate) position: u64,
+    pub(crate) partition: u32,
     account: String,
     cents: i64,
 }
@@ -188,18 +193,46 @@ pub(crate) async fn contents(url: &str, model: &str, version: u32) -> Vec<String
     lines
 }
 
-/// That what the tally holds is what the log gives up to each partition's checkpoint, as of one moment; says how far they
-/// are, the sum of it over all partitions.
-pub(crate) async fn check(client: &mut Client, model: &str, events: &[Known]) -> u64 {
+/// Judges what the tally holds by what the log gives up to each partition's checkpoint, as of one moment, whoever works
+/// meanwhile: each event once, but for the dead letters, which are the last ones of streams with poison in them. Says how
+/// far the partitions are, added up, and where the events are that there are letters of.
+pub(crate) async fn judge(
+    client: &mut Client,
+    model: &str,
+    events: &[Known],
+    verdict: &mut Verdict,
+) -> (u64, BTreeSet<u64>) {
     let tx = client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
     let tx = tx.start().await.unwrap();
-    let positions = tx.query(&format!("SELECT partition, position FROM \"{model}\".indelible_partitions"), &[]).await;
+    let query = format!("SELECT partition, position FROM \"{model}\".indelible_partitions WHERE projection = 'tally'");
+    let positions = tx.query(&query, &[]).await.unwrap();
     let positions: BTreeMap<u32, u64> =
-        positions.unwrap().iter().map(|row| (row.get::<_, i32>(0) as u32, row.get::<_, i64>(1) as u64)).collect();
+        positions.iter().map(|row| (row.get::<_, i32>(0) as u32, row.get::<_, i64>(1) as u64)).collect();
+    let letters = tx.query(&format!("SELECT position FROM \"{model}\".indelible_dead_letters"), &[]).await.unwrap();
+    let letters: BTreeSet<u64> = letters.iter().map(|row| row.get::<_, i64>(0) as u64).collect();
+    let mut unknown = letters.clone();
     let mut expected: BTreeMap<&str, (i64, i64, i64)> = BTreeMap::new();
+    let (mut poisoned, mut waiting) = (BTreeSet::new(), BTreeSet::new());
     for event in events.iter().filter(|event| event.position <= positions[&event.partition]) {
-        let sum = expected.entry(&event.account).or_default();
+        let account = &*event.account;
+        if event.cents == POISON {
+            poisoned.insert(account);
+        }
+        if unknown.remove(&event.position) {
+            waiting.insert(account);
+            if !poisoned.contains(account) {
+                verdict.wrong("parked without poison", || format!("{account} at {}", event.position));
+            }
+            continue;
+        }
+        if waiting.contains(account) {
+            verdict.wrong("overtook a parked one", || format!("{account} at {}", event.position));
+        }
+        let sum = expected.entry(account).or_default();
         *sum = (sum.0 + event.cents, sum.1 + 1, 0);
+    }
+    if !unknown.is_empty() {
+        verdict.wrong("letters of no event", || format!("{unknown:?}"));
     }
     let query = format!(
         "SELECT account, sum, count, inversions, (SELECT count(*) FROM \"{model}_tally_1\".lists l WHERE l.account = s.account)
@@ -208,12 +241,22 @@ pub(crate) async fn check(client: &mut Client, model: &str, events: &[Known]) ->
     let rows = tx.query(&query, &[]).await.unwrap();
     let mut found = BTreeMap::new();
     for row in &rows {
-        let (account, count): (&str, i64) = (row.get(0), row.get(2));
-        assert_eq!(count, row.get::<_, i64>(4), "the list of {account} is not as long as it is counted");
+        let (account, count, listed): (&str, i64, i64) = (row.get(0), row.get(2), row.get(4));
+        if count != listed {
+            verdict.wrong("another list", || format!("that of {account} has {listed} entries, and not {count}"));
+        }
         found.insert(account, (row.get::<_, i64>(1), count, row.get::<_, i64>(3)));
     }
-    assert_eq!(found, expected, "the read model is not what the log gives up to its checkpoints, {positions:?}");
-    positions.values().sum()
+    if found != expected {
+        let differs = expected.iter().find(|(account, sums)| found.get(*account) != Some(sums));
+        let differs = differs.map_or("rows of no event".into(), |(account, sums)| {
+            format!("{account} has {:?}, and not {sums:?}", found.get(account))
+        });
+        verdict.wrong("other sums", || {
+            format!("it is not what the log gives up to its checkpoints, {positions:?}: {differs}")
+        });
+    }
+    (positions.values().sum(), letters)
 }
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);

@@ -1,8 +1,9 @@
 //! P3: an event that cannot be handled is parked with all that follow it in its stream, and nothing is skipped in silence.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -16,11 +17,11 @@ use indelible_projections::{
 };
 
 use super::fixture::*;
-use crate::cluster::shared_url;
+use crate::{cluster::shared_url, writing::client};
 
 /// How it fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum How {
+pub(super) enum How {
     Says,
     Panics,
     /// Its statement is refused, which shows with the commit.
@@ -28,11 +29,20 @@ enum How {
     Reads,
 }
 
-/// The tally, that cannot handle 13 cents until it is mended.
+/// The tally, that cannot handle [`POISON`] until it is mended.
 #[derive(Clone)]
-struct Picky {
+pub(super) struct Picky {
     how: How,
     is_mended: Arc<AtomicBool>,
+}
+impl Picky {
+    pub(super) fn new(how: How, is_mended: bool) -> Self {
+        Self { how, is_mended: Arc::new(is_mended.into()) }
+    }
+
+    pub(super) fn mend(&self) {
+        self.is_mended.store(true, SeqCst);
+    }
 }
 impl Projection for Picky {
     const NAME: &'static str = "tally";
@@ -51,10 +61,10 @@ impl Project<PostgresModel> for Picky {
         tally(envelope, tx).await?;
         match (&envelope.event, self.how) {
             _ if self.is_mended.load(SeqCst) => {}
-            (AccountEvent::Deposited { cents: 13 }, How::Says) => return Err("13\0 is bad luck".into()),
-            (AccountEvent::Deposited { cents: 13 }, How::Panics) => panic!("13"),
-            (AccountEvent::Deposited { cents: 13 }, How::Writes) => tx.execute("SELECT 1 / 0", ()).await?,
-            (AccountEvent::Deposited { cents: 13 }, How::Reads) => {
+            (AccountEvent::Deposited { cents: POISON }, How::Says) => return Err("13\0 is bad luck".into()),
+            (AccountEvent::Deposited { cents: POISON }, How::Panics) => panic!("13"),
+            (AccountEvent::Deposited { cents: POISON }, How::Writes) => tx.execute("SELECT 1 / 0", ()).await?,
+            (AccountEvent::Deposited { cents: POISON }, How::Reads) => {
                 tx.query("SELECT 1 / 0", ()).await.map_err(|error| format!("wrapped: {error}"))?;
             }
             _ => {}
@@ -69,7 +79,7 @@ async fn a_poison_event_is_parked_with_those_behind_it_and_redriven() {
     for how in [How::Says, How::Panics, How::Writes, How::Reads] {
         let (store, name) = (store(&url).await, fresh_model());
         let model = PostgresModel::options().schema(&name).open(&url).await.unwrap();
-        let picky = Picky { how, is_mended: Arc::default() };
+        let picky = Picky::new(how, false);
         for (account, cents) in [("a", 1), ("a", 13), ("b", 3), ("a", 2), ("c", 4), ("b", 5)] {
             deposit(&store, account, cents).await;
         }
@@ -107,7 +117,7 @@ async fn a_poison_event_is_parked_with_those_behind_it_and_redriven() {
         assert!(running.redrive::<Picky>(&stream("a")).await.is_err());
         assert!(running.drain(SOON).await);
         let running = Worker::new(&store).add(&model, picky.clone()).start().await.unwrap();
-        picky.is_mended.store(true, SeqCst);
+        picky.mend();
         let redriven = loop {
             // Its partitions are being taken.
             match running.redrive::<Picky>(&stream("a")).await {
@@ -132,7 +142,7 @@ async fn a_poison_event_is_parked_with_those_behind_it_and_redriven() {
 async fn with_too_many_parked_streams_it_stops_and_what_is_discarded_is_kept_with_its_reason() {
     let url = shared_url();
     let (store, model) = (store(&url).await, model(&url).await);
-    let picky = Picky { how: How::Says, is_mended: Arc::default() };
+    let picky = Picky::new(How::Says, false);
     let home = |n: &u64| indelible_projections::Partition::of(&stream(n), PARTITIONS);
     let mates: Vec<u64> = (0..).filter(|n| home(n) == home(&0)).take(3).collect();
     let mut head = store.head().await.unwrap();
@@ -151,4 +161,87 @@ async fn with_too_many_parked_streams_it_stops_and_what_is_discarded_is_kept_wit
     assert_eq!(discarded, [(letters[0].clone(), "it never happened".to_owned())]);
     let stopped = running.status().into_iter().flat_map(|(_, lanes)| lanes);
     assert_eq!(stopped.filter(|lane| matches!(lane.state, PartitionState::Stopped { .. })).count(), 1);
+}
+
+/// A batch in one statement, which the server refuses where there is poison in it. With how large the batches were.
+#[derive(Clone, Default)]
+struct Sets {
+    batches: Arc<Mutex<Vec<usize>>>,
+}
+impl Projection for Sets {
+    const NAME: &'static str = "sets";
+    const ORDER: Order = Order::PerStream { partitions: 1 };
+    const ON_FAILURE: OnFailure = Picky::ON_FAILURE;
+    const RETRY: Retry = Picky::RETRY;
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+impl Project<PostgresModel> for Sets {
+    const SETUP: &'static str =
+        "CREATE TABLE deposits (account text NOT NULL, version bigint NOT NULL, cents bigint NOT NULL,
+            PRIMARY KEY (account, version), CONSTRAINT no_poison CHECK (cents <> 13))";
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut PostgresTx) -> Result<(), Cause> {
+        Project::<PostgresModel>::apply_batch(self, std::slice::from_ref(envelope), tx).await
+    }
+    async fn apply_batch(&self, envelopes: &[Envelope<AccountEvent>], tx: &mut PostgresTx) -> Result<(), Cause> {
+        self.batches.lock().unwrap().push(envelopes.len());
+        let rows = envelopes.iter().map(|envelope| {
+            let AccountEvent::Deposited { cents } = envelope.event;
+            (envelope.recorded.stream.id(), (envelope.recorded.version.get() as i64, cents))
+        });
+        let (accounts, (versions, cents)): (Vec<&str>, (Vec<i64>, Vec<i64>)) = rows.unzip();
+        let insert = "INSERT INTO deposits SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[])";
+        Ok(tx.execute(insert, (accounts, versions, cents)).await?)
+    }
+}
+
+/// The batch is tried again event by event, the poison is found and parked with what is behind it, and nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_is_refused_is_taken_apart_until_the_poison_is_found() {
+    let url = shared_url();
+    let (store, name) = (store(&url).await, fresh_model());
+    let model = PostgresModel::options().schema(&name).open(&url).await.unwrap();
+    for n in 0..50 {
+        deposit(&store, n % 7, if n == 23 { POISON } else { 100 + n }).await;
+    }
+    let sets = Sets::default();
+    let running = Worker::new(&store).add(&model, sets.clone()).start().await.unwrap();
+    let reached = running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
+    assert_eq!(reached, Waited::Reached);
+    let projection = ProjectionId::of::<Sets>();
+    let letters = model.letters(&projection, None, Position::START, 99).await.unwrap();
+    let parked: Vec<_> = letters.iter().map(|letter| (letter.position.get(), letter.attempts)).collect();
+    assert_eq!(parked, [(24, 2), (31, 0), (38, 0), (45, 0)]);
+    let client = client(&url).await;
+    let rows = async || {
+        let query = format!("SELECT account || ' ' || version || ' ' || cents FROM \"{name}_sets_1\".deposits");
+        client.query(&query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect::<BTreeSet<String>>()
+    };
+    let mut expected: BTreeSet<String> =
+        (0..50).filter(|n| n % 7 != 2 || *n < 23).map(|n| format!("{} {} {}", n % 7, n / 7 + 1, 100 + n)).collect();
+    assert_eq!(rows().await, expected);
+    // In one go, then each by itself, and the poison twice.
+    let batches = std::mem::take(&mut *sets.batches.lock().unwrap());
+    assert!(batches[0] > 1 && batches[1..].iter().all(|events| *events == 1), "{batches:?}");
+
+    // What comes after it goes on in sets, between those that wait.
+    let mut append = indelible_core::Append::new();
+    for n in 50..60 {
+        append = append.event(stream(n % 7), deposited(100 + n));
+        if n % 7 != 2 {
+            expected.insert(format!("{} {} {}", n % 7, n / 7 + 1, 100 + n));
+        }
+    }
+    store.append(append).await.unwrap();
+    running.wait_for_stream(&store.head().await.unwrap(), &stream(59 % 7), SOON).await.unwrap();
+    assert_eq!(rows().await, expected);
+    assert!(sets.batches.lock().unwrap().iter().any(|events| *events > 1), "{:?}", sets.batches);
+    let drop = format!("ALTER TABLE \"{name}_sets_1\".deposits DROP CONSTRAINT no_poison");
+    client.batch_execute(&drop).await.unwrap();
+    running.redrive::<Sets, _>(&model, &stream(2)).await.unwrap();
+    let later = (0..60).filter(|n| n % 7 == 2 && *n >= 23);
+    expected.extend(later.map(|n| format!("2 {} {}", n / 7 + 1, if n == 23 { POISON } else { 100 + n })));
+    assert_eq!(rows().await, expected);
 }

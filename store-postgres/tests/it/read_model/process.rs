@@ -6,35 +6,53 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indelible_core::EventStore;
+use indelible_core::{EventStore, conformance::fault::Verdict};
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::{Epoch, Partition, PartitionRow, ReadModel, Waited, Worker, WorkerId};
 use tokio::{task::block_in_place, time::sleep};
 
-use super::{fixture::*, operators::Picky};
+use super::{
+    fixture::*,
+    letters::{How, Picky},
+};
 use crate::child;
 
 pub(super) const LEASE: Duration = Duration::from_secs(1);
 
 /// What a child does: runs the tally until it is killed. Its job names the schemas of the store and the read model, the
-/// most events of a batch, or that it parks, and itself.
+/// most events of a batch, what it does with poison, and itself.
 pub(crate) async fn project(url: &str, job: &str) {
-    let [store, model, batch, name] = job.split(' ').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let [store, model, batch, way, name] = job.split(' ').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let url = &format!("{url}{}application_name=worker", if url.contains('?') { '&' } else { '?' });
     let store = PostgresStore::options().schema(store).connections(2).open(url).await.unwrap();
     let model = PostgresModel::options().schema(model).lease(LEASE).open(url).await.unwrap();
-    let worker = Worker::new(&store).with_id(WorkerId(name.into()));
-    let worker = match batch {
-        "parking" => worker.add(&model, Picky::default()),
-        _ => worker.with_options(batches_of(batch.parse().unwrap())).add(&model, Tally),
+    let worker = Worker::new(&store).with_options(batches_of(batch.parse().unwrap())).with_id(WorkerId(name.into()));
+    let worker = match way {
+        "counts" => worker.add(&model, Tally),
+        _ => worker.add(&model, Picky::new(How::Writes, way == "redrives")),
     };
-    let _running = worker.start().await.unwrap();
+    let running = worker.start().await.unwrap();
     println!("running {name}");
+    if way == "redrives" {
+        println!("{:?}", running.redrive_all::<Picky>().await);
+    }
     std::future::pending::<()>().await;
+}
+
+/// What a worker does with poison.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Way {
+    /// It handles it as any other event.
+    Counts,
+    /// It cannot handle it, and parks it.
+    Parks,
+    /// It can by now, and begins with what was parked.
+    Redrives,
 }
 
 /// A log and a read model of it, which processes project into.
 pub(super) struct Site {
-    url: String,
+    pub(super) url: String,
     pub(super) store: PostgresStore,
     pub(super) model: PostgresModel,
     store_schema: String,
@@ -43,7 +61,17 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) async fn new(url: &str) -> Self {
+        Self::with(url, None).await
+    }
+
+    /// The read model is made with a seeded bug, if one is named.
+    pub(super) async fn with(url: &str, bug: Option<&str>) -> Self {
         let (store_schema, model_schema) = (crate::cluster::fresh_schema(), fresh_model());
+        if let Some(bug) = bug {
+            let mut maker = child::command(&format!("model {model_schema}"), url);
+            let made = block_in_place(|| maker.env("INDELIBLE_BUG", bug).output()).unwrap();
+            assert!(made.status.success(), "{}", child::said(&made));
+        }
         let store = PostgresStore::options().schema(&store_schema).connections(4).open(url).await.unwrap();
         let model = PostgresModel::options().schema(&model_schema).lease(LEASE).open(url).await.unwrap();
         Self { url: url.into(), store, model, store_schema, model_schema }
@@ -51,16 +79,12 @@ impl Site {
 
     /// A worker that takes batches of so many events, and may not have begun yet.
     pub(super) fn start(&self, batch: usize, name: &str) -> Process {
-        self.start_with(&batch.to_string(), name)
+        self.start_as(Way::Counts, batch, name)
     }
 
-    /// One that parks deposits of 13.
-    pub(super) fn start_parking(&self, name: &str) -> Process {
-        self.start_with("parking", name)
-    }
-
-    fn start_with(&self, batch: &str, name: &str) -> Process {
-        let job = format!("project {} {} {batch} {name}", self.store_schema, self.model_schema);
+    pub(super) fn start_as(&self, way: Way, batch: usize, name: &str) -> Process {
+        let way = format!("{way:?}").to_lowercase();
+        let job = format!("project {} {} {batch} {way} {name}", self.store_schema, self.model_schema);
         let child = child::command(&job, &self.url).stderr(Stdio::inherit()).spawn().unwrap();
         Process { child, name: name.into() }
     }
@@ -109,8 +133,8 @@ impl Site {
         }
     }
 
-    /// That it holds, byte by byte, what a clean pass over the log gives.
-    pub(super) async fn is_as_after_a_clean_pass(&self) {
+    /// Judges what it holds, byte by byte, by what a clean pass over the log gives.
+    pub(super) async fn beside_a_clean_pass(&self, verdict: &mut Verdict) {
         let name = fresh_model();
         let clean = PostgresModel::options().schema(&name).open(&self.url).await.unwrap();
         let running = Worker::new(&self.store).add(&clean, Tally).start().await.unwrap();
@@ -118,10 +142,18 @@ impl Site {
         assert_eq!(running.wait_for(&head, patience(head.position.get())).await.unwrap(), Waited::Reached);
         running.drain(SOON).await;
         let (kept, clean) = (contents(&self.url, &self.model_schema, 1).await, contents(&self.url, &name, 1).await);
-        assert_eq!(kept.len(), clean.len(), "it is not what a clean pass gives: it has more rows, or fewer");
-        // One of perhaps millions.
-        let differs = kept.iter().zip(&clean).find(|(kept, clean)| kept != clean);
-        assert!(differs.is_none(), "it is not what a clean pass gives: {differs:?}");
+        if kept != clean {
+            // One of perhaps millions.
+            let differs = kept.iter().zip(&clean).find(|(kept, clean)| kept != clean);
+            let (rows, all) = (kept.len(), clean.len());
+            verdict.wrong("not what a clean pass gives", || format!("{rows} rows, and not {all}: {differs:?}"));
+        }
+    }
+
+    pub(super) async fn is_as_after_a_clean_pass(&self) {
+        let mut verdict = Verdict::default();
+        self.beside_a_clean_pass(&mut verdict).await;
+        assert!(verdict.is_clean(), "{verdict}");
     }
 }
 
