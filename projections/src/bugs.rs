@@ -16,6 +16,8 @@ pub enum Bug {
     DoubledAtSeam,
     /// An event that cannot be handled is left out, and nobody learns of it.
     SkipsPoison,
+    /// A version takes over that has not come as far as the current one.
+    TakesOverBehind,
 }
 
 thread_local! {

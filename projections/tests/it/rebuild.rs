@@ -95,6 +95,14 @@ async fn a_version_is_built_beside_the_current_one_under_traffic_and_takes_over(
     }
 }
 
+#[test]
+fn a_version_that_takes_over_though_it_is_behind_is_caught() {
+    bugs::choose(Some(bugs::Bug::TakesOverBehind));
+    let found = std::panic::catch_unwind(a_version_is_built_beside_the_current_one_under_traffic_and_takes_over);
+    bugs::choose(None);
+    assert!(found.is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_version_that_stands_is_told_and_catches_up_before_it_takes_over() {
     let (store, model) = (MemoryStore::new(), MemoryModel::new());
