@@ -258,12 +258,6 @@ impl Running {
         handle.errands.restart(&here).await
     }
 
-    async fn tell<P: Projection>(&self, command: Command) {
-        if let Some(handle) = self.handle::<P>() {
-            handle.tell(command).await;
-        }
-    }
-
     fn handle<P: Projection>(&self) -> Option<&Handle> {
         self.handles.iter().find(|handle| handle.id == ProjectionId::of::<P>())
     }

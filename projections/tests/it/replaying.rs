@@ -124,6 +124,6 @@ async fn a_dead_letter_is_what_its_event_was() {
     assert_eq!(running.wait_for_stream(&head, &stream("fine"), SOON).await.unwrap(), Waited::Reached);
     assert_eq!(witness.told(), [(4, false)]);
     witness.mended.store(true, SeqCst);
-    assert_eq!(running.redrive_all::<Witness<1>, _>(&model).await.unwrap().0, 3);
+    assert_eq!(running.redrive_all::<Witness<1>>().await.unwrap().0, 3);
     assert_eq!(witness.told(), [(1, true), (2, false), (3, false)]);
 }

@@ -184,7 +184,7 @@ fn retries_dead_letters_and_parked_streams_are_counted() {
         assert_eq!((status.retries, status.parked.len(), status.events, status.batches), (4, 2, 1, 1));
 
         picky.0.store(true, SeqCst);
-        assert_eq!(running.redrive::<Picky<true>, _>(&model, &stream("a")).await.unwrap(), 3);
+        assert_eq!(running.redrive::<Picky<true>>(&stream("a")).await.unwrap(), 3);
         sleep(Duration::from_secs(2)).await;
         assert_eq!((parked(), counter("retries_total"), counter("dead_letters_total")), (1.0, 4, 4));
     });

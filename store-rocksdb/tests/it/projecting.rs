@@ -185,7 +185,7 @@ pub(crate) async fn project(job: &str, dir: &Path) {
         }
         _ => {
             if job == REDRIVING {
-                let (_, left) = running.redrive_all::<Parks, _>(&model).await.unwrap();
+                let (_, left) = running.redrive_all::<Parks>().await.unwrap();
                 assert!(left.is_empty(), "{left:?}");
             }
             let waited = running.wait_for(&head, Duration::from_secs(100)).await.unwrap();

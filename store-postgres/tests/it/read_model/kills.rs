@@ -138,7 +138,7 @@ async fn a_worker_killed_among_poison_keeps_what_is_parked() {
         judge(looking, &site.model_schema, &events, &mut tally.verdict).await;
         let mended = Worker::new(&site.store).with_id(indelible_projections::WorkerId("worker".into()));
         let mended = mended.add(&site.model, Picky::new(How::Writes, true)).start().await.unwrap();
-        let (_, left) = mended.redrive_all::<Picky, _>(&site.model).await.unwrap();
+        let (_, left) = mended.redrive_all::<Picky>().await.unwrap();
         assert!(left.is_empty(), "{left:?}, {:?}", mended.status());
         mended.drain(SOON).await;
         let (reached, letters) = judge(looking, &site.model_schema, &events, &mut tally.verdict).await;

@@ -240,7 +240,7 @@ async fn a_set_that_is_refused_is_taken_apart_until_the_poison_is_found() {
     assert!(sets.batches.lock().unwrap().iter().any(|events| *events > 1), "{:?}", sets.batches);
     let drop = format!("ALTER TABLE \"{name}_sets_1\".deposits DROP CONSTRAINT no_poison");
     client.batch_execute(&drop).await.unwrap();
-    running.redrive::<Sets, _>(&model, &stream(2)).await.unwrap();
+    running.redrive::<Sets>(&stream(2)).await.unwrap();
     let later = (0..60).filter(|n| n % 7 == 2 && *n >= 23);
     expected.extend(later.map(|n| format!("2 {} {}", n / 7 + 1, if n == 23 { POISON } else { 100 + n })));
     assert_eq!(rows().await, expected);

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use indelible_core::{Cause, Position};
-use indelible_postgres::{PostgresModel, PostgresTx};
+use indelible_core::Position;
+use indelible_postgres::PostgresModel;
 use indelible_projections::{
-    DeadLetter, Done, Envelope, Errand, OnFailure, Order, Partition, PartitionState, Project, Projection, ReadModel,
-    ReadModelError, Retry, Running, Waited, Want, Wants, Wish, Worker, WorkerId, memory::MemoryModel,
+    DeadLetter, Done, Errand, Partition, PartitionState, ReadModel, ReadModelError, Running, Waited, Want, Wish,
+    Worker, WorkerId, memory::MemoryModel,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;

@@ -144,7 +144,7 @@ async fn a_set_that_fails_is_taken_apart_until_the_poison_is_found() {
     running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
     assert!(sets.batches.lock().unwrap().last().is_some_and(|events| *events > 1), "{:?}", sets.batches);
     sets.mended.store(true, SeqCst);
-    running.redrive::<Sets, _>(&model, &account("ada")).await.unwrap();
+    running.redrive::<Sets>(&account("ada")).await.unwrap();
     let clean = RocksModel::open(dir.path().join("clean")).unwrap();
     let again = Worker::new(&store).add(&clean, Tally).start().await.unwrap();
     again.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
