@@ -18,7 +18,9 @@ use crate::{
 
 const FAILED_OVER: &str = "one of two workers killed, the other goes on";
 
-/// Within its lease and two seconds: at one attempt of ten, since other tests have the processor too.
+/// Within its lease and two seconds. More is forgiven only where the machine was too slow to tell, since other tests have the
+/// processor and the disk too: where the one that is left takes a second and more for as many events once more, though nobody
+/// has died.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_partitions_of_a_killed_worker_are_soon_processed_again() {
     let url = shared_url();
@@ -26,27 +28,39 @@ async fn the_partitions_of_a_killed_worker_are_soon_processed_again() {
     let times = number("INDELIBLE_FAIL_OVERS").unwrap_or(1);
     let (mut took, mut late) = (Vec::new(), 0);
     while (took.len() as u64) < times {
-        match fails_over(&url).await {
-            soon if soon < within => took.push(soon),
-            long => {
-                println!("it took {long:?}");
-                late += 1;
-                assert!(late < times.max(10), "it took {long:?}, and {took:?} before");
-            }
+        let FailOver { stood, again } = fails_over(&url).await;
+        println!("it took {stood:?}, and as much again {again:?}");
+        if stood < within {
+            took.push(stood);
+            continue;
         }
+        assert!(
+            again > Duration::from_secs(1),
+            "partitions stood for {stood:?}, and as much again took {again:?} alone"
+        );
+        late += 1;
+        assert!(late < times.max(5), "this machine is too slow to tell: it took {stood:?}, and {took:?} before");
     }
     took.sort();
     let controls = format!(
-        "lease {LEASE:?}; partitions stood for {:.2?} to {:.2?}, {:.2?} in the median; {late} more for longer than {within:?}",
+        "lease {LEASE:?}; partitions stood for {:.2?} to {:.2?}, {:.2?} in the median; {late} more for longer than \
+         {within:?}, while the machine was slow",
         took[0],
         took[took.len() - 1],
         took[took.len() / 2]
     );
-    Line::clean(FAILED_OVER, times, times, 400 * times, &controls).print();
+    Line::clean(FAILED_OVER, times, times, 800 * times, &controls).print();
 }
 
-/// Kills one of two workers; says how long its partitions stood.
-async fn fails_over(url: &str) -> Duration {
+struct FailOver {
+    /// How long partitions stood.
+    stood: Duration,
+    /// How long the same events take the one that is left.
+    again: Duration,
+}
+
+/// Kills one of two workers, amid its work, or just before or behind it.
+async fn fails_over(url: &str) -> FailOver {
     let site = Site::new(url).await;
     let [mut one, mut two] = ["one", "two"].map(|name| site.start(25, name));
     one.is_running();
@@ -54,14 +68,20 @@ async fn fails_over(url: &str) -> Duration {
     let both = [one, two];
     site.is_shared(&both, 2).await;
     let [one, two] = both;
+    deposits(&site.store, 200).await;
+    sleep(Duration::from_millis(rand::random_range(0..20))).await;
     drop(one);
     let killed = Instant::now();
-    deposits(&site.store, 400).await;
+    deposits(&site.store, 200).await;
     site.catches_up(SOON).await;
-    let took = killed.elapsed();
+    let (stood, caught_up) = (killed.elapsed(), Instant::now());
+    deposits(&site.store, 200).await;
+    deposits(&site.store, 200).await;
+    site.catches_up(SOON).await;
+    let again = caught_up.elapsed();
     drop(two);
     site.is_as_after_a_clean_pass().await;
-    took
+    FailOver { stood, again }
 }
 
 /// All workers and the server are stopped for longer than the lease, as when a machine sleeps.
