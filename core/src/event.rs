@@ -123,7 +123,8 @@ pub struct RecordedEvent {
     pub version: Version,
     /// Its number in the log.
     pub position: Position,
-    /// When the log took it: set where order is decided, never before its predecessor's.
+    /// When the log took it: set where order is decided, never before its predecessor's, so ahead of a clock that was set
+    /// back.
     pub recorded_at: Timestamp,
     /// What caused it.
     pub causation_id: Option<CausationId>,

@@ -75,6 +75,6 @@ pub use store::{AnyStore, AsStore, EventStore, Store};
 pub use stream::{Category, Position, StreamHead, StreamId, Version};
 pub use subscription::{Delivery, StartFrom, Subscription};
 pub use text::NAME_BYTES_MAX;
-pub use time::Timestamp;
+pub use time::{LogTime, Timestamp};
 pub use token::{StoreId, Token};
 pub use unit::Unit;

@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Add,
     str::FromStr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,35 @@ impl Timestamp {
     /// How long after `earlier` this is; zero where it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// The time of a log: the clock's, which can be set back, and then what has passed since by one that can't.
+///
+/// So it never goes back, and nothing that waits for it waits for the clock to catch up. The clock does that all the same,
+/// since it goes a thousandth faster than what is counted here: by 86 s a day.
+#[derive(Clone, Copy, Debug)]
+pub struct LogTime {
+    at: Timestamp,
+    since: Instant,
+}
+
+impl LogTime {
+    /// Goes on from this time.
+    pub fn from(at: Timestamp) -> Self {
+        Self { at, since: Instant::now() }
+    }
+
+    /// What time it is where a clock tells this one.
+    pub fn now(&mut self, clock: Timestamp) -> Timestamp {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(self.since);
+        // A monotonic clock may be a little faster than the one of the system, which must not fall behind for that.
+        let at_least = self.at + (passed - passed / 1_000);
+        if clock > at_least {
+            *self = Self { at: clock, since: now };
+        }
+        clock.max(at_least)
     }
 }
 
@@ -111,5 +140,32 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_s_time_goes_on_when_its_clock_is_set_back() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000).unwrap();
+        let mut time = LogTime::from(at(10_000));
+        assert_eq!(time.now(at(20_000)), at(20_000), "the clock's");
+        let mut last = at(20_000);
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(5));
+            let now = time.now(at(16_400));
+            assert!(now.since(last) >= Duration::from_micros(4_990), "{last} {now}");
+            last = now;
+        }
+        assert_eq!(time.now(at(30_000)), at(30_000), "it has caught up");
+        // However often it is asked for, nothing is lost.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(5) {
+            time.now(at(0));
+        }
+        last = time.now(at(0));
+        assert!(last.since(at(30_000)) >= Duration::from_micros(4_990), "{last}");
     }
 }

@@ -20,10 +20,10 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use indelible_core::{Cause, EventId, Position, QueueRoom, StoreError, Token};
+use indelible_core::{Cause, EventId, LogTime, Position, QueueRoom, StoreError, Timestamp, Token};
 use tokio::{sync::mpsc, time};
 use tokio_postgres::{
     Error, Row,
@@ -74,6 +74,8 @@ pub(crate) struct Sequencer {
     pub(crate) is_contended: bool,
     /// Calls that may write yet, until a call that fences them is answered.
     pub(crate) given_up: Vec<Uuid>,
+    /// What time it is by what was heard of the log, if anything was.
+    pub(crate) time: Option<LogTime>,
 }
 
 /// How a call was answered.
@@ -202,6 +204,7 @@ impl Sequencer {
                     if let Some(foreseen) = foreseen.take() {
                         let Some(facts) = foreseen.written(&row).map_err(unreadable)? else { continue };
                         self.known.wrote(batch, &facts);
+                        self.hear(facts.recorded_at);
                         return Ok(Called::AsForeseen(facts));
                     }
                     self.shared.counters.judged();
@@ -209,6 +212,7 @@ impl Sequencer {
                     self.is_contended = answer.outcomes.iter().any(|outcome| *outcome != Outcome::Written);
                     self.given_up.clear();
                     self.known.judged(batch, &answer);
+                    self.hear(answer.recorded_at);
                     return Ok(Called::Judged(answer));
                 }
                 // An id is in the log already.
@@ -289,7 +293,7 @@ impl Sequencer {
         foreseen: Option<&Foreseen<'_>>,
         is_under_way: &mut bool,
     ) -> Result<Row, Error> {
-        let Self { session, shared, publisher, given_up, .. } = self;
+        let Self { session, shared, publisher, given_up, time, .. } = self;
         let session = session.as_mut().expect("the caller has asked for one");
         let seen = publisher.seen();
         let (position, id) = (batch::bigint(seen.position.get()), seen.event.as_uuid());
@@ -298,7 +302,9 @@ impl Sequencer {
         if foreseen.is_none() {
             params.push((&*given_up, Type::UUID_ARRAY));
         }
+        let at_least = time.map(|mut time| SystemTime::from(time.now(SystemTime::UNIX_EPOCH.into())));
         params.extend([(&position as &(dyn ToSql + Sync), Type::INT8), (&id, Type::UUID), (&asynchronous, Type::BOOL)]);
+        params.push((&at_least, Type::TIMESTAMPTZ));
         let statement = match foreseen {
             Some(foreseen) => {
                 params.extend(foreseen.params());
@@ -323,6 +329,11 @@ impl Sequencer {
             *is_under_way = true;
             session.client.query_typed_one(statement, &params).await
         }
+    }
+
+    /// Hears what time it is by the log.
+    fn hear(&mut self, time: Timestamp) {
+        self.time.get_or_insert_with(|| LogTime::from(time)).now(time);
     }
 
     /// Nobody will hear what became of a call.

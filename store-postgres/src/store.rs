@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Category, Codec, EventId, EventStore, Limits, Page, Position, QueueRoom, ReadLog,
+    Append, AppendOutcome, Category, Codec, EventId, EventStore, Limits, LogTime, Page, Position, QueueRoom, ReadLog,
     ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
 use tokio::{
@@ -119,11 +119,13 @@ impl PostgresStore {
             kinds: Arc::default(),
             row_bytes: Arc::default(),
         };
-        let head = reader.head().await.map_err(|error| OpenError::Refused {
+        let refused = |error: StoreError| OpenError::Refused {
             schema: schema.clone(),
             what: "reading the head",
             source: error.into(),
-        })?;
+        };
+        let head = reader.head().await.map_err(refused)?;
+        let last = reader.event_of(head.event).await.map_err(refused)?;
         tracing::info!(%schema, store = %opened.id, head = %head.position, "opened");
         publisher.publish(head);
         let (queue, jobs) = mpsc::unbounded_channel();
@@ -140,6 +142,7 @@ impl PostgresStore {
             known: Known::default(),
             is_contended: false,
             given_up: Vec::new(),
+            time: last.map(|last| LogTime::from(last.recorded_at)),
         };
         let writing = tokio::spawn(async move {
             sequencer.run(jobs).await;

@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use indelible_core::{Position, StoreError, Timestamp};
+use indelible_core::{LogTime, Position, StoreError, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{engine::Tier, keeper::Errand, queue::Queue, read::View, store::Shared};
@@ -83,6 +83,8 @@ impl Sequencer {
     /// Serves until the store is closed, or a write fails.
     pub(crate) fn run(self) {
         let Self { shared, inlet, publish, keeper, head_time } = self;
+        // What passed between two processes is the system clock's to say.
+        let time = head_time.map(LogTime::from);
         let queue = &*inlet.0;
         let run = shared.run.read().unwrap_or_else(PoisonError::into_inner);
         let Some(run) = run.as_ref() else { return };
@@ -94,7 +96,7 @@ impl Sequencer {
                 thread::Builder::new().name("indelible-writer".into()).spawn_scoped(scope, || writer.serve(&desk));
             match begun {
                 Ok(_) => {
-                    let mut order = Order { writer: &writer, desk: &desk, queue, jobs: &mut jobs, head_time };
+                    let mut order = Order { writer: &writer, desk: &desk, queue, jobs: &mut jobs, time };
                     if catch_unwind(AssertUnwindSafe(|| order.serve())).is_err() {
                         shared.fail("its sequencer panicked".into());
                     }
@@ -123,7 +125,7 @@ struct Order<'a> {
     queue: &'a Queue<Job>,
     /// What was taken from there, and is in no group yet.
     jobs: &'a mut VecDeque<Job>,
-    head_time: Option<Timestamp>,
+    time: Option<LogTime>,
 }
 
 impl Order<'_> {
@@ -151,7 +153,6 @@ impl Order<'_> {
             if shared.has_failed() {
                 return group.refuse(|| shared.stopped());
             }
-            self.head_time = group.recorded_at.or(self.head_time);
             let is_small = group.is_small();
             let (mut closed, kept) = group.close();
             scratch = kept;
@@ -170,17 +171,16 @@ impl Order<'_> {
     /// Takes what waits, until the writer is free for it. Says whether the store is to be closed.
     fn gather(&mut self, group: &mut Group<'_>) -> bool {
         let Writer { shared, run, .. } = *self.writer;
-        let head_time = self.head_time;
-        // The present, or the last event's time where the clock was set back.
-        let now = || {
-            let now = (shared.options.clock)();
-            head_time.map_or(now, |last| last.max(now))
+        let time = &mut self.time;
+        let mut now = || {
+            let clock = (shared.options.clock)();
+            time.get_or_insert_with(|| LogTime::from(clock)).now(clock)
         };
         loop {
             while let Some(job) = self.jobs.pop_front() {
                 let is_closing = matches!(job, Job::Close);
                 match job {
-                    Job::Append { prepared, answer, room } => group.append(prepared, now, answer, room),
+                    Job::Append { prepared, answer, room } => group.append(prepared, &mut now, answer, room),
                     Job::Keep { keep, answer, room } => group.keep(&run.engine, keep, answer, room),
                     Job::Close => {}
                 }
@@ -209,9 +209,10 @@ mod tests {
     use super::*;
     use crate::Options;
 
-    /// A clock that was set back, in a process and between two.
+    /// A clock that was set back, in a process and between two. Time goes on by what passes.
     #[tokio::test]
     async fn time_never_goes_back() {
+        const PASSES: Duration = Duration::from_millis(20);
         fn at(seconds: i64) -> Timestamp {
             Timestamp::from_micros(seconds * 1_000_000).unwrap()
         }
@@ -224,6 +225,7 @@ mod tests {
             let store = Options { clock, ..Options::new() }.open(dir).unwrap();
             let mut times = Vec::new();
             for _ in 0..2 {
+                thread::sleep(PASSES);
                 let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
                 let append = Append::to("a-1".parse().unwrap(), ExpectedVersion::Any, [event]);
                 let AppendOutcome::Appended(done) = store.append(append).await.unwrap() else { panic!("a conflict") };
@@ -233,9 +235,15 @@ mod tests {
             [times[0], times[1]]
         }
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(recorded(jumping, dir.path()).await, [at(100), at(100)]);
-        assert_eq!(recorded(|| at(7), dir.path()).await, [at(100), at(100)]);
-        assert_eq!(recorded(|| at(200), dir.path()).await, [at(200), at(200)]);
+        let least = PASSES * 99 / 100;
+        let [first, second] = recorded(jumping, dir.path()).await;
+        assert_eq!(first, at(100));
+        assert!(second >= first + least, "{second}");
+        let [third, fourth] = recorded(|| at(7), dir.path()).await;
+        assert!(third >= second && fourth >= third + least, "{second} {third} {fourth}");
+        assert!(fourth < at(150), "{fourth}");
+        let [fifth, _] = recorded(|| at(200), dir.path()).await;
+        assert_eq!(fifth, at(200));
     }
 
     /// A panic while an append is judged stops the store as a failed write does.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     Append, AppendOutcome, Appended, Category, CheckpointStore, Codec, Direction, EventId, EventStore, Facts,
-    InvalidInput, Judgement, Limits, Page, Position, Query, ReadLog, ReadStream, RecordedEvent, Snapshot,
+    InvalidInput, Judgement, Limits, LogTime, Page, Position, Query, ReadLog, ReadStream, RecordedEvent, Snapshot,
     SnapshotStore, StoreError, StoreId, StreamHead, StreamId, Timestamp, Token, Version, check_reader,
     codec::Json,
     judge,
@@ -53,6 +53,7 @@ struct Log {
     /// The positions of a stream's events: version n is at index n − 1.
     streams: BTreeMap<StreamId, Vec<Position>>,
     ids: HashMap<EventId, Position>,
+    time: Option<LogTime>,
 }
 
 impl Default for MemoryStore {
@@ -96,6 +97,7 @@ impl MemoryStore {
         let mut log = Log::default();
         let kept = self.log().events.iter().take_while(|event| event.position <= head).cloned().collect::<Vec<_>>();
         log.record(&kept);
+        log.time = kept.last().map(|last| LogTime::from(last.recorded_at));
         Self {
             shared: Arc::new(Shared {
                 id: self.shared.id,
@@ -137,8 +139,9 @@ impl Log {
         self.events.extend_from_slice(events);
     }
 
-    fn now(&self) -> Timestamp {
-        self.events.last().map_or(Timestamp::now(), |last| last.recorded_at.max(Timestamp::now()))
+    fn now(&mut self) -> Timestamp {
+        let clock = Timestamp::now();
+        self.time.get_or_insert_with(|| LogTime::from(clock)).now(clock)
     }
 }
 
@@ -184,7 +187,8 @@ impl EventStore for MemoryStore {
         let Ok(judgement) = judge(&append, &*log);
         let (events, repeated) = match judgement {
             Judgement::Write => {
-                let Ok(events) = append.record(log.head(), log.now(), |stream| log.stream(stream).map(|s| s.version));
+                let now = log.now();
+                let Ok(events) = append.record(log.head(), now, |stream| log.stream(stream).map(|s| s.version));
                 log.record(&events);
                 self.shared.published.send_replace(log.head());
                 (events, false)

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use indelible_core::{AnyStore, Cause, StoreError, Timestamp};
+use indelible_core::{AnyStore, Cause, LogTime, StoreError, Timestamp};
 use indelible_projections::{Partition, PartitionState, ProjectionId, ReadModelError, Running};
 use tokio::{
     sync::{Notify, mpsc},
@@ -72,7 +72,7 @@ pub(super) struct Errands<S: Saga, M, P> {
     /// Where the next look into a partition's entries of a kind goes on, if not at its beginning.
     looked_to: HashMap<(Partition, Work), Entry>,
     /// What time it is by the log, and when that was heard.
-    log_time: Option<Timestamp>,
+    log_time: Option<LogTime>,
     log_time_heard: Option<Instant>,
 }
 
@@ -271,9 +271,9 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         let (mut after, mut page, mut read) = (self.looked_to.remove(&(partition, work)), 32, 0);
         loop {
             let (entries, clock) = self.office.model.earliest::<S>(partition, work, after.as_ref(), page).await?;
-            // A clock that was set back is behind the log's, which the agenda's times are of.
+            // The log's time, which the agenda's are of, goes on when a clock is set back.
             let clock = clock.unwrap_or_else(|| self.office.clock.now());
-            let now = self.log_time.map_or(clock, |time| time.max(clock));
+            let now = self.log_time.map_or(clock, |mut time| time.now(clock));
             for entry in &entries {
                 if entry.due > now {
                     return Ok(entry.due.since(now));
@@ -300,8 +300,9 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         if self.log_time_heard.is_none_or(|heard| now >= heard + self.office.options.look_every) {
             let store = &self.office.store;
             let head = store.head().await?;
-            let last = store.event(head.event).await?;
-            self.log_time = self.log_time.max(last.map(|last| last.recorded_at));
+            if let Some(last) = store.event(head.event).await? {
+                self.log_time.get_or_insert_with(|| LogTime::from(last.recorded_at)).now(last.recorded_at);
+            }
             self.log_time_heard = Some(now);
         }
         Ok(())

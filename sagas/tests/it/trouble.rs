@@ -44,6 +44,35 @@ async fn a_clock_that_was_set_back_stops_nothing() {
     assert!(running.drain(SOON).await);
 }
 
+/// Nor is it waited for by what begins afterwards and takes its time, while nothing else is written to the log.
+#[tokio::test]
+async fn a_clock_that_was_set_back_is_not_waited_for() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Nap;
+    impl Saga for Nap {
+        const NAME: &'static str = "nap";
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            let ms = Duration::from_millis;
+            let again = Retry { attempts_max: 2, pause_first: ms(50), pause_max: ms(50) };
+            Plan::new()
+                .step(Step::sleep("rest", ms(50)))
+                .step(Step::new("wake", ()).retry(again))
+                .step(Step::signal("never").timeout(ms(50)))
+        }
+    }
+    let outside = Outside::new(Script::new().answers("wake", [Answer::Lost, Answer::Done(Value::Null)]));
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let worker = SagaWorker::new(&store).with_clock(SetBack).add::<Nap, _>(&model, outside.clone());
+    let (running, naps) = (worker.start().await.unwrap(), Sagas::<Nap>::new(&store));
+    naps.start("1", Nap).await.unwrap();
+    assert_eq!(naps.ended("1", SOON).await.unwrap(), Some(Outcome::Compensated));
+    let journal = naps.journal("1").await.unwrap();
+    let rested = journal.iter().find(|(_, event)| matches!(event, SagaEvent::StepDone { .. })).unwrap().0.recorded_at;
+    assert!(rested.since(journal[0].0.recorded_at) >= Duration::from_millis(50), "nor is it too soon");
+    assert!(running.drain(SOON).await);
+}
+
 /// What a saga's work comes to.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Trouble {

@@ -15,6 +15,7 @@ CREATE FUNCTION append(
     call uuid, fenced uuid[],           -- this call, and those before it that must not write any more
     known_position bigint, known_id uuid, -- the last event that the caller has seen
     asynchronous boolean,               -- whether to answer before it is durable
+    at_least timestamptz,               -- what time it is by what the caller has seen of the log, and since then
     streams text[],
     k_category text[], k_type text[], k_schema_version bigint[], k_content_type text[],   -- kinds
     a_events_end integer[], a_writes_end integer[], a_expects_end integer[], a_conditions_end integer[], -- appends
@@ -94,7 +95,8 @@ BEGIN
         FROM (VALUES (true)) one
         LEFT JOIN LATERAL (SELECT l.* FROM log l ORDER BY l.position DESC LIMIT 1) h ON true;
     head := coalesce(head, 0);
-    at := greatest(at, clock_timestamp());
+    -- Where the server's clock was set back, time goes on by the caller's.
+    at := greatest(at, at_least, clock_timestamp());
     IF is_fenced THEN
         RAISE EXCEPTION 'this call was given up' USING ERRCODE = 'INDE3';
     ELSIF known_position > 0 AND id_there IS DISTINCT FROM known_id THEN

@@ -6,7 +6,7 @@
 -- to the constraint: then the call fails. Each statement and each index it looks at costs a lone append some
 -- microseconds before it has done anything, so there are few.
 CREATE FUNCTION append_foreseen(
-    call uuid, known_position bigint, known_id uuid, asynchronous boolean, -- as for `append`
+    call uuid, known_position bigint, known_id uuid, asynchronous boolean, at_least timestamptz, -- as for `append`
     s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions
     streams text[], s_known bigint[], s_version bigint[], -- * streams that are written or expected (not *), the version
                                             -- that each has if that is still so, and the one that it must have
@@ -27,7 +27,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(s.lock) FROM store s;
 
     -- The facts.
-    SELECT l.position, l.id, greatest(l.recorded_at, clock_timestamp()),
+    SELECT l.position, l.id, greatest(l.recorded_at, at_least, clock_timestamp()),
             NOT EXISTS (SELECT FROM fences f WHERE f.call = append_foreseen.call)
         INTO head, head_id, at, is_written
         FROM log l ORDER BY l.position DESC LIMIT 1;
