@@ -10,21 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Act, Journal, Outcome, Saga, SagaEvent, Task, agenda::Name};
 
-/// Where a saga stands, by its id. Those that have ended are not here.
-pub const STANDINGS: Table<String, Place> = Table::new("standings");
-/// How many sagas there are by what they do and the step they are at; those that have ended by how, at no step.
+/// Where a saga stands, by its id and step: a row for each step that it is at, as there may be several side by side, and one
+/// for no step, `""`, for the saga as a whole. Those that have ended are not here.
+pub const STANDINGS: Table<(String, String), Place> = Table::new("standings");
+/// How many sagas there are by what they do and the step they do it at, each at all of its steps; and at no step, `""`, by
+/// what they do as a whole, each once, those that have ended by how. So of ten that have ended three were compensated, and
+/// of five that run four wait for a signature.
 pub const COUNTS: Table<(String, String), Count> = Table::new("counts");
 
 /// Where a saga stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {
-    /// `running`, `waiting`, `compensating`, or `stuck` where it needs intervention.
+    /// `running`, `compensating`, or `stuck` where it needs intervention; at a step also `waiting`, for a signal or for time.
     pub doing: String,
-    /// The step that began last.
-    pub step: String,
-    /// Since when it has been there.
+    /// Since when it has done that there.
     pub since: Timestamp,
-    /// When it was started.
+    /// When it was started; when it came to the step.
     pub started: Timestamp,
 }
 
@@ -64,8 +65,9 @@ pub struct Count {
 /// let view = model.query::<Overview<Loan>>()?;
 /// let place = |doing: &str, step: &str| (doing.to_owned(), step.to_owned());
 /// assert_eq!(view.get(&COUNTS, &place("waiting", "signed"))?.unwrap().sagas, 1);
+/// assert_eq!(view.get(&COUNTS, &place("running", ""))?.unwrap().sagas, 1);
 /// assert_eq!(view.get(&COUNTS, &place("completed", ""))?.unwrap().sagas, 1);
-/// assert_eq!(view.get(&STANDINGS, &"ada".into())?.unwrap().step, "signed");
+/// assert_eq!(view.get(&STANDINGS, &place("ada", "signed"))?.unwrap().doing, "waiting");
 /// # Ok(()) }
 /// ```
 pub struct Overview<S>(PhantomData<fn() -> S>);
@@ -91,40 +93,62 @@ impl<S: Saga> Projection for Overview<S> {
 impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
     async fn apply(&self, envelope: &Envelope<SagaEvent>, tx: &mut M::Tx) -> Result<(), Cause> {
         let (saga, at) = (envelope.recorded.stream.id().to_owned(), envelope.recorded.recorded_at);
-        let was = tx.get(&STANDINGS, &saga)?;
-        let started = was.as_ref().map_or(at, |was| was.started);
-        let Some(goes) = Goes::by(&envelope.event) else { return Ok(()) };
-        if let Some(was) = &was {
-            count(tx, &was.doing, &was.step, |count| count.sagas = count.sagas.saturating_sub(1))?;
-        }
-        match goes {
-            Goes::To { doing, step } => {
-                count(tx, doing, step, |count| count.sagas += 1)?;
-                let place = Place { doing: doing.into(), step: step.into(), since: at, started };
-                Ok(tx.put(&STANDINGS, &saga, &place)?)
+        for goes in Goes::by(&envelope.event) {
+            match goes {
+                Goes::To { doing, step } => {
+                    let here = (saga.clone(), step.to_owned());
+                    let was = leave(tx, &here)?;
+                    let started = was.map_or(at, |was| was.started);
+                    count(tx, doing, step, |count| count.sagas += 1)?;
+                    tx.put(&STANDINGS, &here, &Place { doing: doing.into(), since: at, started })?;
+                }
+                Goes::From { step } => drop(leave(tx, &(saga.clone(), step.to_owned()))?),
+                Goes::Unstuck => {
+                    for (here, place) in tx.scan_prefix(&STANDINGS, &saga, usize::MAX)? {
+                        if place.doing == STUCK && !here.1.is_empty() {
+                            leave(tx, &here)?;
+                        }
+                    }
+                }
+                Goes::Out { outcome } => {
+                    let mut took_ms = 0;
+                    for (here, place) in tx.scan_prefix(&STANDINGS, &saga, usize::MAX)? {
+                        if here.1.is_empty() {
+                            took_ms = u64::try_from(at.since(place.started).as_millis()).unwrap_or(u64::MAX);
+                        }
+                        leave(tx, &here)?;
+                    }
+                    count(tx, outcome, "", |count| {
+                        (count.sagas, count.took_ms) = (count.sagas + 1, count.took_ms.saturating_add(took_ms));
+                    })?;
+                }
             }
-            Goes::Out { outcome } => {
-                let took_ms = u64::try_from(at.since(started).as_millis()).unwrap_or(u64::MAX);
-                count(tx, outcome, "", |count| {
-                    (count.sagas, count.took_ms) = (count.sagas + 1, count.took_ms.saturating_add(took_ms));
-                })?;
-                Ok(tx.delete(&STANDINGS, &saga)?)
-            }
         }
+        Ok(())
     }
 }
+
+/// [`Place::doing`] of one that needs intervention.
+const STUCK: &str = "stuck";
 
 /// Where an event takes a saga; for read models that keep an [`Overview`] in tables of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goes<'a> {
-    /// To a place.
+    /// To a place, where it may be already; at no step as a whole.
     To {
         /// As [`Place::doing`].
         doing: &'static str,
-        /// As [`Place::step`].
+        /// The step.
         step: &'a str,
     },
-    /// To its end.
+    /// Away from a step, if it is there.
+    From {
+        /// The step.
+        step: &'a str,
+    },
+    /// Away from the step at which it is `stuck`, whichever that is.
+    Unstuck,
+    /// To its end, and away from all else.
     Out {
         /// `completed`, `compensated` or `given up`.
         outcome: &'static str,
@@ -132,31 +156,54 @@ pub enum Goes<'a> {
 }
 
 impl<'a> Goes<'a> {
-    /// Where this event takes it; `None` where it stays.
-    pub fn by(event: &'a SagaEvent) -> Option<Self> {
+    /// Where this event takes it, one after the other.
+    pub fn by(event: &'a SagaEvent) -> Vec<Self> {
         let to = |doing, step| Self::To { doing, step };
-        Some(match event {
-            SagaEvent::Started { .. } => to("running", ""),
-            SagaEvent::StepStarted { step, task: Task::Effect(_), .. } => to("running", step),
-            SagaEvent::StepStarted { step, .. } => to("waiting", step),
-            SagaEvent::Compensating { .. } => to("compensating", ""),
-            SagaEvent::UndoStarted { step, .. } => to("compensating", step),
-            SagaEvent::NeedsIntervention { step, .. } => to("stuck", step),
-            SagaEvent::Retried { step, signal: true, .. } => to("waiting", step),
-            SagaEvent::Retried { step, act, .. } | SagaEvent::Skipped { step, act, .. } => match act {
-                Act::Do => to("running", step),
-                Act::Undo => to("compensating", step),
-            },
-            SagaEvent::Ended { outcome } => Self::Out {
+        let again = |act: &Act| match act {
+            Act::Do => "running",
+            Act::Undo => "compensating",
+        };
+        match event {
+            SagaEvent::Started { .. } => vec![to("running", "")],
+            SagaEvent::StepStarted { step, task: Task::Effect(_), .. } => vec![to("running", step)],
+            SagaEvent::StepStarted { step, .. } => vec![to("waiting", step)],
+            SagaEvent::StepDone { step, .. }
+            | SagaEvent::StepFailed { step, .. }
+            | SagaEvent::Undone { step }
+            | SagaEvent::UndoFailed { step, .. } => vec![Self::From { step }],
+            SagaEvent::Compensating { .. } => vec![Self::Unstuck, to("compensating", "")],
+            SagaEvent::UndoStarted { step, .. } => vec![to("compensating", step)],
+            SagaEvent::NeedsIntervention { step, .. } => vec![to(STUCK, ""), to(STUCK, step)],
+            SagaEvent::Skipped { act, .. } | SagaEvent::Retried { act, attempt: 0, .. } => {
+                vec![Self::Unstuck, to(again(act), "")]
+            }
+            SagaEvent::Retried { step, act, signal, .. } => {
+                vec![to(again(act), ""), to(if *signal { "waiting" } else { again(act) }, step)]
+            }
+            SagaEvent::Ended { outcome } => vec![Self::Out {
                 outcome: match outcome {
                     Outcome::Completed => "completed",
                     Outcome::Compensated => "compensated",
                     Outcome::GivenUp { .. } => "given up",
                 },
-            },
-            _ => return None,
-        })
+            }],
+            SagaEvent::AttemptFailed { .. }
+            | SagaEvent::TimedOut { .. }
+            | SagaEvent::Stopping { .. }
+            | SagaEvent::Signalled { .. }
+            | SagaEvent::Cancelled { .. } => Vec::new(),
+        }
     }
+}
+
+/// Takes a saga away from where it stands, if it does.
+fn leave(tx: &mut impl WriteTables, here: &(String, String)) -> Result<Option<Place>, Cause> {
+    let was = tx.get(&STANDINGS, here)?;
+    if let Some(was) = &was {
+        count(tx, &was.doing, &here.1, |count| count.sagas = count.sagas.saturating_sub(1))?;
+        tx.delete(&STANDINGS, here)?;
+    }
+    Ok(was)
 }
 
 fn count(tx: &mut impl WriteTables, doing: &str, step: &str, change: impl FnOnce(&mut Count)) -> Result<(), Cause> {

@@ -17,56 +17,68 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
 
     async fn apply(&self, envelope: &Envelope<SagaEvent>, tx: &mut PostgresTx) -> Result<(), Cause> {
         let (saga, at) = (envelope.recorded.stream.id(), SystemTime::from(envelope.recorded.recorded_at));
-        let Some(goes) = Goes::by(&envelope.event) else { return Ok(()) };
-        let leaves = "UPDATE indelible_counts c SET sagas = c.sagas - 1 FROM indelible_standings s
-                       WHERE s.saga = $1 AND c.doing = s.doing AND c.step = s.step";
-        tx.execute(leaves, (saga,)).await?;
-        match goes {
-            Goes::To { doing, step } => {
-                let stands = "INSERT INTO indelible_standings VALUES ($1, $2, $3, $4, $4) ON CONFLICT (saga) DO UPDATE
-                              SET doing = excluded.doing, step = excluded.step, since = excluded.since";
-                tx.execute(stands, (saga, doing, step, at)).await?;
-                let comes = "INSERT INTO indelible_counts AS c (doing, step, sagas) VALUES ($1, $2, 1)
-                             ON CONFLICT (doing, step) DO UPDATE SET sagas = c.sagas + 1";
-                Ok(tx.execute(comes, (doing, step)).await?)
-            }
-            Goes::Out { outcome } => {
-                let ends = "INSERT INTO indelible_counts AS c (doing, step, sagas, took_ms)
-                            SELECT $2, '', 1, coalesce((SELECT floor(extract(epoch FROM $3 - s.started) * 1000)
-                                                          FROM indelible_standings s WHERE s.saga = $1), 0)::bigint
-                            ON CONFLICT (doing, step)
-                            DO UPDATE SET sagas = c.sagas + 1, took_ms = c.took_ms + excluded.took_ms";
-                tx.execute(ends, (saga, outcome, at)).await?;
-                Ok(tx.execute("DELETE FROM indelible_standings WHERE saga = $1", (saga,)).await?)
+        for goes in Goes::by(&envelope.event) {
+            match goes {
+                Goes::To { doing, step } => {
+                    let was = "UPDATE indelible_counts c SET sagas = c.sagas - 1 FROM indelible_standings s
+                                WHERE s.saga = $1 AND s.step = $2 AND (c.doing, c.step) = (s.doing, s.step)";
+                    tx.execute(was, (saga, step)).await?;
+                    let stands = "INSERT INTO indelible_standings VALUES ($1, $2, $3, $4, $4)
+                                  ON CONFLICT (saga, step) DO UPDATE SET doing = excluded.doing, since = excluded.since";
+                    tx.execute(stands, (saga, step, doing, at)).await?;
+                    let comes = "INSERT INTO indelible_counts AS c (doing, step, sagas) VALUES ($1, $2, 1)
+                                 ON CONFLICT (doing, step) DO UPDATE SET sagas = c.sagas + 1";
+                    tx.execute(comes, (doing, step)).await?;
+                }
+                Goes::From { step } => leave(tx, "step = $2", saga, step).await?,
+                Goes::Unstuck => leave(tx, "step > $2 AND doing = 'stuck'", saga, "").await?,
+                Goes::Out { outcome } => {
+                    let ends = "INSERT INTO indelible_counts AS c (doing, step, sagas, took_ms)
+                                SELECT $2, '', 1, coalesce((SELECT floor(extract(epoch FROM $3 - s.started) * 1000)
+                                    FROM indelible_standings s WHERE s.saga = $1 AND s.step = ''), 0)::bigint
+                                ON CONFLICT (doing, step)
+                                DO UPDATE SET sagas = c.sagas + 1, took_ms = c.took_ms + excluded.took_ms";
+                    tx.execute(ends, (saga, outcome, at)).await?;
+                    leave(tx, "step >= $2", saga, "").await?;
+                }
             }
         }
+        Ok(())
     }
 }
 
+/// Takes a saga away from some of the places where it stands.
+async fn leave(tx: &mut PostgresTx, which: &str, saga: &str, step: &str) -> Result<(), ReadModelError> {
+    let leaves = format!(
+        "WITH gone AS (DELETE FROM indelible_standings WHERE saga = $1 AND {which} RETURNING doing, step)
+         UPDATE indelible_counts c SET sagas = c.sagas - 1 FROM gone WHERE (c.doing, c.step) = (gone.doing, gone.step)"
+    );
+    tx.execute(&leaves, (saga, step)).await
+}
+
 impl PostgresModel {
-    /// Up to `limit` sagas that have not ended, by their ids, and where they stand: those first that have stood there for
-    /// the longest time. Kept by an [`Overview`].
+    /// Up to `limit` places where sagas stand that have not ended, by id and step, at no step for the saga as a whole: those
+    /// first where one has stood for the longest time. Kept by an [`Overview`].
     ///
     /// # Errors
     /// As [`query`](Self::query).
-    pub async fn standings<S: Saga>(&self, limit: usize) -> Result<Vec<(String, Place)>, ReadModelError> {
+    pub async fn standings<S: Saga>(&self, limit: usize) -> Result<Vec<((String, String), Place)>, ReadModelError> {
         let mut snapshot = self.query::<Overview<S>>().await?;
         let home = quoted(&open::home(&self.shared.options, &snapshot.projection));
         let select = format!(
-            "SELECT saga, doing, step, since, started FROM {home}.indelible_standings ORDER BY since, saga LIMIT $1"
+            "SELECT saga, step, doing, since, started FROM {home}.indelible_standings ORDER BY since, saga, step LIMIT $1"
         );
         let rows = snapshot.query(&select, (i64::try_from(limit).unwrap_or(i64::MAX),)).await?;
         let place = |row: &tokio_postgres::Row| Place {
             doing: row.get("doing"),
-            step: row.get("step"),
             since: row.get::<_, SystemTime>("since").into(),
             started: row.get::<_, SystemTime>("started").into(),
         };
-        Ok(rows.iter().map(|row| (row.get("saga"), place(row))).collect())
+        Ok(rows.iter().map(|row| ((row.get("saga"), row.get("step")), place(row))).collect())
     }
 
-    /// How many sagas there are by what they do and the step they are at; those that have ended by how, at no step. Kept
-    /// by an [`Overview`].
+    /// How many sagas there are by what they do and the step they do it at, and at no step as a whole, those that have ended
+    /// by how: as [`COUNTS`](indelible_sagas::overview::COUNTS). Kept by an [`Overview`].
     ///
     /// # Errors
     /// As [`query`](Self::query).

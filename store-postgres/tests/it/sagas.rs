@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::store::memory::MemoryStore;
+use indelible_core::{CommandContext, store::memory::MemoryStore};
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::{ReadTables, Waited, Worker, WorkerId, memory::MemoryModel};
 use indelible_sagas::{
-    Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step,
+    Act, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step, Tell,
     overview::{COUNTS, Overview, STANDINGS},
     testing::{
         Crashes, crash_everywhere_on,
@@ -20,13 +20,14 @@ use indelible_sagas::{
 };
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
     child,
     cluster::{fresh_schema, shared_url},
     read_model::fixture::fresh_model,
+    writing::client,
 };
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -181,6 +182,43 @@ async fn types_of_sagas_share_a_read_model_and_its_clock() {
     assert!(running.drain(SOON).await);
 }
 
+/// A server's clock that was set back by an hour is not waited for: the log is an hour ahead of it, and goes on from there.
+#[tokio::test]
+async fn a_server_s_clock_that_was_set_back_is_not_waited_for() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Nap;
+    impl Saga for Nap {
+        const NAME: &'static str = "nap";
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            Plan::new().step(Step::sleep("rest", Duration::from_millis(50))).step(Step::new("wake", ()))
+        }
+    }
+    let (url, schema) = (shared_url(), fresh_schema());
+    let open = async || PostgresStore::options().schema(&schema).open(&url).await.unwrap();
+    Sagas::<Nap>::new(&open().await).start("before", Nap).await.unwrap();
+    let an_hour_later = format!(
+        "BEGIN; SET LOCAL search_path = {schema}; ALTER TABLE log DISABLE TRIGGER ALL;
+         UPDATE log SET recorded_at = recorded_at + interval '1 hour'; ALTER TABLE log ENABLE TRIGGER ALL; COMMIT"
+    );
+    client(&url).await.batch_execute(&an_hour_later).await.unwrap();
+    let (store, model) = (open().await, PostgresModel::options().schema(fresh_model()).open(&url).await.unwrap());
+    let running = SagaWorker::new(&store).add::<Nap, _>(&model, Works).start().await.unwrap();
+    let naps = Sagas::<Nap>::new(&store);
+    // Nobody has written since.
+    sleep(Duration::from_millis(200)).await;
+    naps.start("after", Nap).await.unwrap();
+    for id in ["before", "after"] {
+        assert_eq!(naps.ended(id, SOON).await.unwrap(), Some(Outcome::Completed));
+    }
+    let journal = naps.journal("after").await.unwrap();
+    let rested = journal[2].0.recorded_at.since(journal[0].0.recorded_at);
+    assert!(rested >= Duration::from_millis(50), "its time is the log's: {rested:?}");
+    let gone_on = journal[0].0.recorded_at.since(naps.journal("before").await.unwrap()[0].0.recorded_at);
+    assert!(gone_on >= Duration::from_millis(190), "the log's goes on while nobody writes: {gone_on:?}");
+    assert!(running.drain(SOON).await);
+}
+
 /// The overview says of PostgreSQL what it says of typed tables.
 #[tokio::test]
 async fn an_overview_counts_what_runs_and_what_has_ended() {
@@ -192,8 +230,21 @@ async fn an_overview_counts_what_runs_and_what_has_ended() {
     start_errands(&store, 0..30).await;
     judge_errands(&store, dir.path(), 0..30, SOON).await;
     assert!(running.drain(SOON).await);
-    // These stand at their first step, since nobody performs it.
-    start_errands(&store, 30..33).await;
+    // These stand at their first step, since nobody performs it; but one at two that are side by side, and one at what it
+    // was stuck at before.
+    start_errands(&store, 30..34).await;
+    let tell = async |id: &str, step: &str, act, result| {
+        let tell = Tell::Outcome { step: step.into(), act, attempt: 1, result };
+        errands.tell(CommandContext::new(), id, tell).await.unwrap();
+    };
+    for id in ["31", "33"] {
+        tell(id, "a", Act::Do, Ok(json!("a"))).await;
+    }
+    for step in ["b", "c"] {
+        tell("33", step, Act::Do, Err(Failure::refused("no"))).await;
+    }
+    tell("33", "a", Act::Undo, Err(Failure::refused("no"))).await;
+    errands.retry("33").await.unwrap();
     let head = errands.give_up("32", "it was enough").await.unwrap().token();
     let on = Worker::new(&store).add(&model, Overview::<Errand>::new()).start().await.unwrap();
     let beside = Worker::new(&store).add(&memory, Overview::<Errand>::new()).start().await.unwrap();
@@ -204,8 +255,13 @@ async fn an_overview_counts_what_runs_and_what_has_ended() {
     let counts = model.counts::<Errand>().await.unwrap();
     let tables = memory.query::<Overview<Errand>>().unwrap();
     assert_eq!(counts, tables.scan(&COUNTS, .., 100).unwrap());
-    let of = |doing: &str| counts.iter().filter(|((is, _), _)| is == doing).map(|(_, count)| count.sagas).sum::<u64>();
+    let at = |doing: &str, at: &str| {
+        counts.iter().find(|((is, step), _)| is == doing && step == at).map_or(0, |(_, count)| count.sagas)
+    };
+    let of = |doing| at(doing, "");
     assert_eq!((of("completed"), of("compensated"), of("given up"), of("running")), (27, 3, 1, 2));
+    assert_eq!((at("running", "a"), at("running", "b"), at("running", "c"), at("compensating", "a")), (1, 1, 1, 1));
+    assert_eq!((of("compensating"), of("stuck"), at("stuck", "a")), (1, 0, 0));
     let mut standings = model.standings::<Errand>(100).await.unwrap();
     assert!(standings.is_sorted_by_key(|(_, place)| place.since));
     standings.sort_by(|one, other| one.0.cmp(&other.0));
