@@ -172,9 +172,11 @@ impl CommandContext {
         self
     }
 
-    /// The id of the first event of a keyed command: UUIDv5 of (stream, key). Names contain no NUL.
-    pub(crate) fn first_event_id(&self, stream: Option<&StreamId>) -> Option<EventId> {
+    /// The id of the first event that a command writes under its key, by which that is found: UUIDv5 of (stream, key), with
+    /// no stream where the key is the store's.
+    pub fn first_event_id(&self, stream: Option<&StreamId>) -> Option<EventId> {
         let key = self.idempotency_key.as_ref()?;
+        // Names contain no NUL.
         let name = format!("{}\0{key}", stream.map_or("", StreamId::as_str));
         Some(EventId::from_uuid(Uuid::new_v5(&COMMANDS, name.as_bytes())))
     }

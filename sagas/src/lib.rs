@@ -100,6 +100,35 @@
 //! A call that was under way when its process was lost, or its partition went to another worker, may reach the outside later
 //! than its compensation. Who keeps keys there should refuse one that was undone before it was done.
 //!
+//! # How an event finds its saga
+//!
+//! By the saga's id, which is up to whoever starts it: someone [by hand](Sagas::start), or a [reactor](React) that turns
+//! events into [`start_in`](Sagas::start_in) and [`signal_in`](Sagas::signal_in), in the context that [`Sagas::because`]
+//! makes of an event. So the id is something that later events can tell:
+//!
+//! - what the process is about, where they name it, as the stream of the order does [there](React);
+//! - the *correlation id*, where they don't. A saga belongs to what started it, and every event of the commands that it
+//!   sends carries that id, and what others do because of those, as long as they pass it on, as
+//!   [`caused_by`](indelible_core::CommandContext::caused_by) does. Started by
+//!   `start_in(because, &because.correlation_id().to_string(), …)`, it is found by any such event, of whatever aggregate:
+//!   `signal_in(because, &because.correlation_id().to_string(), "picked", …)`.
+//!
+//! However often an event comes, it starts a saga once, and is one signal of a name. Signals of another correlation are as
+//! good: the saga keeps its own.
+//!
+//! # Time
+//!
+//! What is due after a time is due by the log's: when that took the event which says so, and so much later; what waits
+//! [until](Step::until) a moment, then. Whether that has come, the system's clock says with an embedded store, and with an
+//! agenda in PostgreSQL the database's, whatever the hosts' clocks say. A restart changes none of it.
+//!
+//! What a clock that jumps ahead passes over is due at once. When it is set back, the log's time does not follow, and
+//! [goes on all the same](indelible_core::LogTime) by the time that passes: what waits, and what begins to, takes as long as
+//! it should. So the log is ahead of the clock until that has caught up, by 3.6 s an hour, and by all the time in which no
+//! process has the store open: that is not counted then. With a shared store, what passes is counted by each process that
+//! writes, from what it has seen of the log; one that saw nothing of a clock that was ahead for a while goes by that as soon
+//! as it writes.
+//!
 //! # With a coordinator, or without
 //!
 //! A process can also be left to its participants: [reactors](React) that turn an event of one aggregate into a command to
@@ -125,8 +154,9 @@
 //!
 //! # Seeing
 //!
-//! [`Sagas::load`] says where one stands, [`Sagas::history`] how it came there, [`overview::Overview`] how many there are at
-//! which step, since when, and how many ended how.
+//! [`Sagas::load`] says where one stands, [`Sagas::history`] how it came there, with what led to it and what came of it in
+//! other streams, by correlation and causation. [`overview::Overview`] says how many there are at which step, since when,
+//! and how many ended how.
 //!
 //! # Metrics
 //!
@@ -144,6 +174,7 @@ pub mod bugs;
 mod clock;
 mod desk;
 mod event;
+mod history;
 mod journal;
 pub mod overview;
 mod past;

@@ -1,16 +1,20 @@
 //! The sagas of one type in a store: to start them, to tell them something, to look at them.
 
-use std::{borrow::Cow, fmt::Write as _, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use futures::TryStreamExt;
 use indelible_core::{
-    AsStore, CommandContext, CommandError, Done, InvalidInput, LoadError, Loaded, RecordedEvent, Repository,
+    AnyStore, AsStore, CommandContext, CommandError, Done, InvalidInput, LoadError, Loaded, RecordedEvent, Repository,
 };
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{Act, Call, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Tell, saga::STEP_BYTES_MAX};
+use crate::{
+    Act, Call, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Tell,
+    history::{LOOKED_AT_MAX, history},
+    saga::STEP_BYTES_MAX,
+};
 
 /// The sagas of one type. A cheap handle, for any process: what it writes is found by the [workers](crate::SagaWorker).
 ///
@@ -283,20 +287,32 @@ impl<S: Saga> Sagas<S> {
         self.journals.history(id)?.try_collect().await
     }
 
-    /// What happened to a saga, a line each, for people.
+    /// What happened to a saga, for people: its journal, and in between what led to it and what came of it in other streams,
+    /// child sagas and what others did because of its events included. A line each, in the order of the log, with position
+    /// and time; events of others with stream, version, type, and what they are by: a step of the saga (`do pay`,
+    /// `undo pay`), or the event that caused them.
+    ///
+    /// ```text
+    ///       11    -2.210ms       order-7 1 Placed
+    ///       12     0.000ns     1 Started about={"item":"pot"} correlation="0199…" version=1, by order-7 1
+    ///       13     0.000ns     2   StepStarted stock task={"effect":{"Reserve":{"item":"pot"}}}
+    ///       15     3.105ms       stock-pot 4 Reserved, by do stock
+    ///       16     3.911ms     3 StepDone stock result=15
+    ///       19     4.307ms       picking-pot 9 Asked, by stock-pot 4
+    /// ```
+    ///
+    /// Stores don't find events by what they are correlated with, so the log is looked through from the saga's start on: up
+    /// to 100,000 events beside the journal, of longer stretches the beginning and the end; it is said what was left out. At
+    /// most 1,000 are shown, and 16 that led to it.
     ///
     /// # Errors
-    /// As [`Repository::history`].
+    /// As [`Repository::history`]; those of the store.
     pub async fn history(&self, id: &str) -> Result<String, LoadError> {
-        let journal = self.journal(id).await?;
-        let began = journal.first().map(|(recorded, _)| recorded.recorded_at);
-        let mut text = String::new();
-        for (recorded, event) in &journal {
-            let after = recorded.recorded_at.since(began.unwrap_or(recorded.recorded_at));
-            let told = if event.follows() { "  " } else { "" };
-            let _ = writeln!(text, "{:>4} {after:>12.3?}  {told}{}", recorded.version, line(event));
-        }
-        Ok(text)
+        history(self, id, LOOKED_AT_MAX).await
+    }
+
+    pub(crate) fn store(&self) -> &AnyStore {
+        self.journals.executor().store()
     }
 
     pub(crate) fn key(id: &str, step: &str, act: Act) -> String {
@@ -321,21 +337,4 @@ fn keyed(context: CommandContext, tell: &str) -> Result<CommandContext, InvalidI
         Some(key) => context.with_idempotency_key(key),
         None => Ok(context),
     }
-}
-
-/// An event in a line.
-pub(crate) fn line(event: &SagaEvent) -> String {
-    let name = indelible_core::Event::event_type(event);
-    let fields = serde_json::to_value(event).unwrap_or_default();
-    let fields = fields.as_object().and_then(|tagged| tagged.values().next()).and_then(Value::as_object).cloned();
-    let mut line = name.to_string();
-    let mut fields = fields.unwrap_or_default();
-    // The step is what one looks for.
-    if let Some(Value::String(step)) = fields.remove("step") {
-        line = format!("{line} {step}");
-    }
-    for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-        let _ = write!(line, " {field}={value}");
-    }
-    line
 }

@@ -6,7 +6,7 @@ use indelible_core::{Apply, CorrelationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Act, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Standing, Tell, past::Way, sagas::line};
+use crate::{Act, Failure, Journal, Outcome, Saga, SagaError, SagaEvent, Standing, Tell, history::line, past::Way};
 
 /// A saga that was started.
 ///
