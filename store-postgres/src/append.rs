@@ -36,13 +36,14 @@ use crate::{
     Durability, bugs,
     connect::{ConnectError, Connector, Patience, Session, SharedCause, may_pass},
     read::Reader,
+    sql::bigint,
     statistics,
     store::Shared,
     subscription::Publisher,
 };
 
 mod answer;
-pub(crate) mod batch;
+mod batch;
 mod foreseen;
 mod group;
 mod known;
@@ -296,7 +297,7 @@ impl Sequencer {
         let Self { session, shared, publisher, given_up, time, .. } = self;
         let session = session.as_mut().expect("the caller has asked for one");
         let seen = publisher.seen();
-        let (position, id) = (batch::bigint(seen.position.get()), seen.event.as_uuid());
+        let (position, id) = (bigint(seen.position.get()), seen.event.as_uuid());
         let asynchronous = shared.options.durability == Durability::Asynchronous;
         let mut params: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&call, Type::UUID)];
         if foreseen.is_none() {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use indelible_core::{CheckpointStore, EventId, EventStore as _, Position, StoreError, Token, check_reader};
 use tokio_postgres::types::Type;
 
-use crate::{PostgresStore, append::batch::bigint, connect::Params};
+use crate::{PostgresStore, connect::Params, sql::bigint};
 
 #[async_trait]
 impl CheckpointStore for PostgresStore {

@@ -17,8 +17,8 @@ use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use crate::{
-    append::batch::{Items, bigint},
     connect::{self, Asked, How, Params, Patience, Rows},
+    sql::{Items, bigint},
     store::Shared,
     subscription::Seen,
 };

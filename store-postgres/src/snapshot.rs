@@ -8,7 +8,7 @@ use indelible_core::{
 };
 use tokio_postgres::types::Type;
 
-use crate::{PostgresStore, append::batch::bigint, connect::Params};
+use crate::{PostgresStore, connect::Params, sql::bigint};
 
 /// The largest snapshot.
 const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -1,4 +1,6 @@
-//! The statements, one a file, and the schema that they are for.
+//! The statements, one a file, the schema that they are for, and how what is asked stands in their parameters.
+
+use indelible_core::QueryItem;
 
 /// A schema's name as it stands in statements. Everything else that comes from outside is a bind parameter.
 pub(crate) fn quoted(schema: &str) -> String {
@@ -75,4 +77,39 @@ statements! {
 fn without_comments(statement: &str) -> String {
     let lines: Vec<&str> = statement.lines().filter(|line| !line.starts_with("--")).collect();
     lines.join("\n")
+}
+
+/// Positions and versions beyond what the log can hold are as good as the largest.
+pub(crate) fn bigint(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Several names in one value, one a line: no name contains a line's end.
+pub(crate) fn lines<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut names = names.peekable();
+    names.peek()?;
+    let mut lines = String::new();
+    for name in names {
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(name);
+    }
+    Some(lines)
+}
+
+/// The items of a query, as the functions take them.
+#[derive(Default)]
+pub(crate) struct Items {
+    pub(crate) tags: Vec<Option<String>>,
+    pub(crate) categories: Vec<Option<String>>,
+    pub(crate) types: Vec<Option<String>>,
+}
+
+impl Items {
+    pub(crate) fn add(&mut self, item: &QueryItem) {
+        self.tags.push(lines(item.all_tags().iter().map(|tag| tag.as_str())));
+        self.categories.push(lines(item.any_type().iter().map(|name| name.category.as_str())));
+        self.types.push(lines(item.any_type().iter().map(|name| name.event_type.as_str())));
+    }
 }

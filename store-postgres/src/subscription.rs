@@ -23,8 +23,8 @@ use tokio_postgres::{AsyncMessage, Row, types::Type};
 use uuid::Uuid;
 
 use crate::{
-    append::batch::bigint,
     connect::{Connector, Patience, Session},
+    sql::bigint,
     store::Shared,
 };
 

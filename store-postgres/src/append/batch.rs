@@ -3,8 +3,8 @@
 use std::{collections::HashMap, ops::Range};
 
 use indelible_core::{
-    Append, ContentType, EventType, ExpectedVersion, FailedCondition, InvalidInput, Position, QueryItem, StoreError,
-    StreamId, Version,
+    Append, ContentType, EventType, ExpectedVersion, FailedCondition, InvalidInput, Position, StoreError, StreamId,
+    Version,
 };
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use super::{
     answer::{Failed, What},
     group::Rival,
 };
+use crate::sql::{Items, bigint, lines};
 
 /// The arrays of a call; their names are the function's parameters, which say what they mean.
 #[derive(Default)]
@@ -86,41 +87,6 @@ impl<T: Clone + Default + PartialEq> Sparse<T> {
 /// A number in SQL of what is counted here. No batch has two thousand million of anything.
 fn number(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-/// Positions and versions beyond what the log can hold are as good as the largest.
-pub(crate) fn bigint(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Several names in one value, one a line: no name contains a line's end.
-pub(crate) fn lines<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut names = names.peekable();
-    names.peek()?;
-    let mut lines = String::new();
-    for name in names {
-        if !lines.is_empty() {
-            lines.push('\n');
-        }
-        lines.push_str(name);
-    }
-    Some(lines)
-}
-
-/// The items of a query, as the functions take them.
-#[derive(Default)]
-pub(crate) struct Items {
-    pub(crate) tags: Vec<Option<String>>,
-    pub(crate) categories: Vec<Option<String>>,
-    pub(crate) types: Vec<Option<String>>,
-}
-
-impl Items {
-    pub(crate) fn add(&mut self, item: &QueryItem) {
-        self.tags.push(lines(item.all_tags().iter().map(|tag| tag.as_str())));
-        self.categories.push(lines(item.any_type().iter().map(|name| name.category.as_str())));
-        self.types.push(lines(item.any_type().iter().map(|name| name.event_type.as_str())));
-    }
 }
 
 impl<'a> Batch<'a> {

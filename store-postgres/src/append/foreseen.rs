@@ -11,9 +11,9 @@ use tokio_postgres::{
 
 use super::{
     answer::{self, Answer},
-    batch::{Batch, EXISTS, bigint},
+    batch::{Batch, EXISTS},
 };
-use crate::read::KINDS_MAX;
+use crate::{read::KINDS_MAX, sql::bigint};
 
 /// What this process knows of the log.
 #[derive(Default)]

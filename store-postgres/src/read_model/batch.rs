@@ -11,7 +11,7 @@ use super::{
     params::{Encoded, Params},
     tx::PostgresTx,
 };
-use crate::{append::batch::bigint, bugs};
+use crate::{bugs, sql::bigint};
 
 const READ_COMMITTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 const SERIALIZABLE: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE";

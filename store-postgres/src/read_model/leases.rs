@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Shared, batch::number, error::About};
-use crate::{append::batch::bigint, snapshot::system_time};
+use crate::{snapshot::system_time, sql::bigint};
 
 pub(super) async fn take(
     shared: &Shared,

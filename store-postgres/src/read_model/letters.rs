@@ -12,7 +12,7 @@ use super::{
     leases::{count, storable, time},
     tx::PostgresTx,
 };
-use crate::{append::batch::bigint, bugs, snapshot::system_time};
+use crate::{bugs, snapshot::system_time, sql::bigint};
 
 pub(super) async fn park(shared: &Shared, tx: &mut PostgresTx, letter: &DeadLetter) -> Result<(), ReadModelError> {
     if bugs::is_on(bugs::POISON_SKIPPED) {

@@ -10,7 +10,7 @@ use super::{
     error::About,
     leases::{count, storable},
 };
-use crate::append::batch::bigint;
+use crate::sql::bigint;
 
 pub(super) async fn want(shared: &Shared, projection: &ProjectionId, want: Want) -> Result<(), ReadModelError> {
     let (paused, max) = match want {

@@ -12,7 +12,10 @@ use super::{
     open,
     tx::PostgresTx,
 };
-use crate::{append::batch::bigint, connect::Patience, sql::quoted};
+use crate::{
+    connect::Patience,
+    sql::{bigint, quoted},
+};
 
 pub(super) async fn register(shared: &Shared, registration: &Registration) -> Result<VersionRow, ReadModelError> {
     let Registration { projection, partitions, setup, .. } = registration;
