@@ -297,8 +297,8 @@ impl Running {
         Ok(done)
     }
 
-    /// As [`redrive`](Self::redrive), of all streams: how many were handled, and which streams have some left, with the
-    /// reason. One of those is in no other's way.
+    /// As [`redrive`](Self::redrive), of one stream after the other: how many were handled, and which streams have some
+    /// left, with the reason. One of those is in no other's way.
     ///
     /// # Errors
     /// Those of the read model, and where the projection is not run here.
