@@ -5,7 +5,10 @@
 //! next heartbeat. Workers know of each other by the read model alone, so a wish needs no other way to the owner, and
 //! outlives it: who takes the partition over finds the same rows. It costs a look at a table that is empty, a heartbeat.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::future::{BoxFuture, join_all};
 use indelible_core::{Cause, Position, StreamId};
@@ -20,6 +23,9 @@ use crate::{
     version::Life,
     wait::{PAUSE_FIRST, PAUSE_MAX},
 };
+
+/// For how long an owner is asked beyond twice the lease's time, however busy it is and the read model.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs errands at the partitions of a projection.
 #[derive(Clone)]
@@ -125,7 +131,8 @@ impl<M: ReadModel> Errands<M> {
         };
         let wish = Wish { id: rand::random(), partition, errand, answer: None };
         self.model.wish(&self.id, &wish).await?;
-        let (until, mut pause) = (Instant::now() + 2 * lease, PAUSE_FIRST);
+        let patience = 2 * lease + ANSWERS_WITHIN;
+        let (until, mut pause) = (Instant::now() + patience, PAUSE_FIRST);
         while Instant::now() < until {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -137,8 +144,7 @@ impl<M: ReadModel> Errands<M> {
         }
         let Some(done) = self.model.withdraw(&self.id, wish.id).await?.and_then(|wish| wish.answer) else {
             let Self { id, .. } = self;
-            let waited = 2 * lease;
-            let silent = format!("the owner of partition {partition} of {id} does not answer for {waited:?}");
+            let silent = format!("the owner of partition {partition} of {id} does not answer for {patience:?}");
             return Err(format!("{silent}; it is asked no more").into());
         };
         *ended += done.letters;

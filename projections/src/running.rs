@@ -284,8 +284,8 @@ impl Running {
     ///
     /// It is done by the worker that owns the stream's partition. Where that is another, it is asked through the read
     /// model, finds the wish with its next heartbeat (within a third of the lease), and answers; should it die before that,
-    /// so does who takes the partition over. After twice the lease's time it is asked no more, and the answer is an error:
-    /// what it had begun by then may still come about. Dropping the call takes nothing back, as when this process ends or
+    /// so does who takes the partition over. After twice the lease's time and 5 s it is asked no more, and the answer is an
+    /// error: what it had begun by then may still come about. Dropping the call takes nothing back, as when this process ends or
     /// loses the read model: a worker that finds the wish within an hour fulfils it.
     ///
     /// # Errors
