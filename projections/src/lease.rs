@@ -49,6 +49,7 @@ pub(crate) struct Keeper<M> {
 impl<M: ReadModel> Keeper<M> {
     /// Beats until the runner has ended, and takes the worker out of the registry then.
     pub async fn run(mut self, mut next: Instant) {
+        let mut time = self.lease / 3;
         loop {
             // Sooner where a partition was lost, since others may be free; but not in a circle.
             let soonest = Instant::now() + self.lease / 30;
@@ -58,7 +59,10 @@ impl<M: ReadModel> Keeper<M> {
                 () = self.loss() => sleep_until(soonest).await,
             }
             // What it has done when its time is over, it has done; the next one goes on from there.
-            next = match timeout(self.lease / 3, self.beat()).await {
+            let beaten = timeout(time, self.beat()).await;
+            // A longer one then: where all is slow, or has to be connected to anew, each would be cut off as the one before.
+            time = if beaten.is_err() { self.lease.min(time * 2) } else { self.lease / 3 };
+            next = match beaten {
                 Ok(Ok(next)) => next,
                 Ok(Err(error)) => self.soon(&error),
                 Err(late) => self.soon(&late),

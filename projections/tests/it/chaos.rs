@@ -23,6 +23,8 @@ pub struct Chaos {
     pub model: MemoryModel,
     stalled: Arc<watch::Sender<bool>>,
     faults: Option<Arc<Mutex<StdRng>>>,
+    /// How long it takes to it, and how long back.
+    way: Duration,
     pub seen: Arc<Seen>,
 }
 
@@ -39,7 +41,12 @@ impl Chaos {
     /// One that only stands still when it is told to.
     pub fn new(model: &MemoryModel) -> Self {
         let stalled = Arc::new(watch::Sender::new(false));
-        Self { model: model.clone(), stalled, faults: None, seen: Arc::default() }
+        Self { model: model.clone(), stalled, faults: None, way: Duration::ZERO, seen: Arc::default() }
+    }
+
+    /// One that is far away: so long there, and so long back.
+    pub fn far(model: &MemoryModel, way: Duration) -> Self {
+        Self { way, ..Self::new(model) }
     }
 
     /// One with faults of its own.
@@ -68,6 +75,9 @@ impl Chaos {
                 self.seen.outages.fetch_add(1, Relaxed);
                 return Err(ReadModelError::unavailable("a test", "the connection is lost"));
             }
+        }
+        if !self.way.is_zero() {
+            sleep(self.way).await;
         }
         let mut stalled = self.stalled.subscribe();
         stalled.wait_for(|stalled| !stalled).await.unwrap();

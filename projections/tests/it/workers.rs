@@ -141,6 +141,20 @@ impl<T, F: Future<Output = Result<T, ReadModelError>>> AwaitNow<T> for F {
     }
 }
 
+/// Where all is slow, a heartbeat takes longer than it is due again.
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_heartbeats_are_slow_has_its_share_all_the_same() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::shared(LEASE));
+    let quick = worker(&store, &model, "quick").await;
+    let far = Chaos::far(&model, LEASE / 6 + Duration::from_millis(100));
+    let slow = Worker::new(&store).with_id(WorkerId("slow".into())).add(&far, Tally).start().await.unwrap();
+    sleep(LEASE * 5).await;
+    assert_eq!(owners(&model).await, shares(&[("quick", 2), ("slow", 2)]));
+    assert_eq!(slow.status()[0].1.len(), 2);
+    let head = deposits(&store, 50).await;
+    assert_eq!(quick.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
+}
+
 /// Its owner's last batch is under way, and has its row locked.
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_cannot_be_had_yet_is_in_no_others_way() {
