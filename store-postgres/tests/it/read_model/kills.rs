@@ -2,7 +2,7 @@
 //! were struck, the read model is what the log gives up to its checkpoints; and at the end, byte by byte what a clean pass
 //! gives.
 //!
-//! `INDELIBLE_MODEL_KILLS` says how many kills (16), `INDELIBLE_MODEL_ROUNDS` how many rounds of three workers (8),
+//! `INDELIBLE_MODEL_KILLS` says how many kills (16), `INDELIBLE_MODEL_ROUNDS` how many rounds of three workers (6),
 //! `INDELIBLE_MODEL_EVENTS` over how many events each (8,000), `INDELIBLE_POISON_KILLS` how many kills among poison (10),
 //! and `INDELIBLE_SEED` from which numbers.
 
@@ -288,7 +288,7 @@ async fn strike(rounds: u64, total: u64, seed: u64, bug: Option<&str>) -> Struck
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_come_go_stall_and_lose_connections_lose_and_double_nothing() {
-    let rounds = number("INDELIBLE_MODEL_ROUNDS").unwrap_or(8);
+    let rounds = number("INDELIBLE_MODEL_ROUNDS").unwrap_or(6);
     let total = number("INDELIBLE_MODEL_EVENTS").unwrap_or(8_000);
     let seed = seed();
     let tally = strike(rounds, total, seed, None).await;
