@@ -205,7 +205,7 @@ impl Running {
     }
 
     /// Empties a projection and builds it anew, in its place: queries answer
-    /// [`Rebuilding`](ReadModelError::Rebuilding) until it has caught up, and [`progress`](Self::progress) tells how far it
+    /// [`Rebuilding`](crate::ReadModelError::Rebuilding) until it has caught up, and [`progress`](Self::progress) tells how far it
     /// is. To keep answering, give it a new version instead.
     ///
     /// # Errors

@@ -312,7 +312,6 @@ async fn an_owner_that_does_not_answer_is_asked_no_more() {
     let other = other.start().await.unwrap();
     sleep(LEASE).await;
     assert_eq!(other.status()[0].1, []);
-    let asked = Instant::now();
     let silent = other.redrive::<Picky<true>>(&stream("a")).await.unwrap_err();
     assert!(silent.to_string().contains("does not answer for 23s; it is asked no more"), "{silent}");
     assert_eq!(model.wishes(&id()).await.unwrap(), []);
