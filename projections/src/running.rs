@@ -205,8 +205,8 @@ impl Running {
     }
 
     /// Empties a projection and builds it anew, in its place: queries answer
-    /// [`Rebuilding`](crate::ReadModelError::Rebuilding) until it has caught up, and [`progress`](Self::progress) tells how far it
-    /// is. To keep answering, give it a new version instead.
+    /// [`Rebuilding`](crate::ReadModelError::Rebuilding) until it has caught up, and [`progress`](Self::progress) tells how
+    /// far it is. To keep answering, give it a new version instead.
     ///
     /// # Errors
     /// Those of the read model and the log.
