@@ -101,17 +101,20 @@ impl<M: ReadModel> Keeper<M> {
         for partition in self.held.keys().copied().filter(gone).collect::<Vec<_>>() {
             self.disown(partition);
         }
+        let mut is_wished = false;
         if !self.draining.load(Ordering::Acquire) {
             let share = share(&workers, &self.worker, self.partitions);
             let surplus = self.held.len().saturating_sub(share);
             for partition in self.held.keys().rev().take(surplus).copied().collect::<Vec<_>>() {
                 self.disown(partition);
             }
+            // First, since to take one may take long.
+            is_wished = self.see_to_wishes().await?;
             self.take(share, &others).await?;
         }
         let next = soonest.map_or(next, |soonest| next.min(soonest));
         // Where one thing is wished, another may follow.
-        Ok(if self.see_to_wishes().await? { next.min(Instant::now() + self.lease / 30) } else { next })
+        Ok(if is_wished { next.min(Instant::now() + self.lease / 30) } else { next })
     }
 
     /// Has done what others wish of partitions that are held, and says whether there was anything.
@@ -119,10 +122,10 @@ impl<M: ReadModel> Keeper<M> {
         if self.at_errands.as_ref().is_some_and(|task| !task.is_finished()) {
             return Ok(true);
         }
-        let mut wishes = self.model.wishes(&self.worker.runs).await?;
-        wishes.retain(|wish| wish.answer.is_none() && self.held.contains_key(&wish.partition));
-        let any = !wishes.is_empty();
-        self.at_errands = any.then(|| tokio::spawn(self.errands.clone().fulfil(wishes)));
+        let wishes = self.model.wishes(&self.worker.runs).await?;
+        let any = wishes.iter().any(|wish| self.held.contains_key(&wish.partition));
+        let held = || self.held.keys().copied().collect();
+        self.at_errands = any.then(|| tokio::spawn(self.errands.clone().fulfil(held())));
         Ok(any)
     }
 

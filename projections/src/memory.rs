@@ -18,7 +18,7 @@ use crate::{
 mod kept;
 mod tables;
 
-use kept::Kept;
+use kept::{Kept, Wished};
 pub use tables::{MemorySnapshot, MemoryTx};
 
 /// A read model in memory. Clones share it; it ends with the last of them.
@@ -265,29 +265,37 @@ impl ReadModel for MemoryModel {
 
     async fn wish(&self, projection: &ProjectionId, wish: &Wish) -> Result<(), ReadModelError> {
         self.with(projection, |kept| {
-            kept.wishes().push((wish.clone(), Instant::now()));
+            kept.wishes().push((wish.clone(), None, Instant::now()));
             Ok(())
         })
     }
 
     async fn wishes(&self, projection: &ProjectionId) -> Result<Vec<Wish>, ReadModelError> {
-        let wishes = |kept: &mut Kept| kept.wishes().iter().take(1_000).map(|(wish, _)| wish.clone()).collect();
-        self.with(projection, |kept| Ok(wishes(kept)))
+        self.with(projection, |kept| {
+            let open = kept.wishes().iter().filter(|(_, answer, _)| answer.is_none());
+            Ok(open.take(1_000).map(|(wish, ..)| wish.clone()).collect())
+        })
     }
 
     async fn answer(&self, projection: &ProjectionId, wish: u64, answer: &Done) -> Result<(), ReadModelError> {
         self.with(projection, |kept| {
-            if let Some((wish, _)) = kept.wishes().iter_mut().find(|(known, _)| known.id == wish) {
-                wish.answer = Some(answer.clone());
+            if let Some((_, known, _)) = kept.wishes().iter_mut().find(|(known, ..)| known.id == wish) {
+                known.get_or_insert_with(|| answer.clone());
             }
             Ok(())
         })
     }
 
-    async fn withdraw(&self, projection: &ProjectionId, wish: u64) -> Result<Option<Wish>, ReadModelError> {
+    async fn outcome(
+        &self,
+        projection: &ProjectionId,
+        wish: u64,
+        is_last: bool,
+    ) -> Result<Option<Done>, ReadModelError> {
         self.with(projection, |kept| {
-            let at = kept.wishes().iter().position(|(known, _)| known.id == wish);
-            Ok(at.map(|at| kept.wishes().remove(at).0))
+            let ends = |(known, answer, _): &Wished| known.id == wish && (is_last || answer.is_some());
+            let at = kept.wishes().iter().position(ends);
+            Ok(at.and_then(|at| kept.wishes().remove(at).1))
         })
     }
 }

@@ -268,7 +268,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
         async { Err(ReadModelError::unsupported("wishes")) }
     }
 
-    /// The wishes of the last hour that nobody has taken back, with their answers, as they came: the first 1,000.
+    /// The wishes of the last hour that nobody has answered or taken back, as they came: the first 1,000.
     ///
     /// # Errors
     /// Those of the database.
@@ -277,7 +277,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
         async { Ok(Vec::new()) }
     }
 
-    /// Keeps what came of a wish, if it is still there.
+    /// Keeps what came of a wish, if it is still there and nobody has said so.
     ///
     /// # Errors
     /// Those of the database.
@@ -291,16 +291,17 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Takes a wish back, and says what came of it; `None` where it isn't there.
+    /// What came of a wish, which is forgotten with that; where it is asked for the last time, it is taken back.
     ///
     /// # Errors
     /// Those of the database.
-    fn withdraw(
+    fn outcome(
         &self,
         projection: &ProjectionId,
         wish: u64,
-    ) -> impl Future<Output = Result<Option<Wish>, ReadModelError>> + Send {
-        let _ = (projection, wish);
+        is_last: bool,
+    ) -> impl Future<Output = Result<Option<Done>, ReadModelError>> + Send {
+        let _ = (projection, wish, is_last);
         async { Ok(None) }
     }
 }

@@ -50,8 +50,8 @@ pub(crate) enum Command {
     Own(Claim),
     /// A partition is to be given back, when what is under way is committed.
     Disown(Partition),
-    /// Take no more events, or go on.
-    Pause(bool),
+    /// Take no more events, or go on; and say so when what was under way is committed.
+    Pause(bool, Option<oneshot::Sender<()>>),
     /// Start partitions that have stopped or wait.
     Restart,
     /// Take all partitions again, since they were reset; and say so when they are seen to be at the start.
@@ -330,7 +330,14 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
                 self.leaving.insert(partition);
             }
             Command::Disown(partition) => self.disown(partition).await,
-            Command::Pause(paused) => self.paused = paused,
+            Command::Pause(paused, seen) => {
+                self.paused = paused;
+                if let Some(seen) = seen {
+                    self.gather(workers, |_| paused).await;
+                    self.publish();
+                    let _ = seen.send(());
+                }
+            }
             Command::Restart => {
                 self.restarting.extend(self.at_work.iter().map(|status| status.partition));
                 for lane in &mut self.lanes {
@@ -362,11 +369,12 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         if !lane.is_sure() {
             return Some(Err(format!("partition {} waits for its read model; try again", letter.partition).into()));
         }
-        Some(match self.store.event(letter.event).await {
+        let ended = match self.store.event(letter.event).await {
             Ok(Some(event)) => lane.end_letter(letter, &event, end).await,
             Ok(None) => Err("the log does not hold its event".into()),
             Err(error) => Err(error.into()),
-        })
+        };
+        (lane.state != PartitionState::Lost).then_some(ended)
     }
 
     /// Gives a partition back.
@@ -389,9 +397,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
 
     fn publish(&self) {
         let mut now: Vec<PartitionStatus> = self.lanes.iter().map(Lane::status).collect();
-        now.extend(self.at_work.iter().cloned());
         let takes_none = now.iter_mut().filter(|status| self.paused && status.state == PartitionState::Running);
         takes_none.for_each(|status| status.state = PartitionState::Paused);
+        now.extend(self.at_work.iter().cloned());
         now.sort_by_key(|status| status.partition);
         self.statuses.send_if_modified(|known| {
             let changed = *known != now;

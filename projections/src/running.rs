@@ -1,14 +1,19 @@
 //! Projections that run: where they are, waiting for them, and what an operator tells them.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use futures::{TryStreamExt, future::join_all, stream::FuturesUnordered};
+use futures::{
+    StreamExt, TryStreamExt,
+    future::join_all,
+    stream::{self, FuturesUnordered},
+};
 use indelible_core::{AnyStore, Cause, Position, StreamId, Token};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -17,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    DeadLetter, Errand, Partition, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel,
+    DeadLetter, Done, Errand, Partition, PartitionStatus, Progress, Project, Projection, ProjectionId, ReadModel,
     VersionStatus, WaitError, Waited, Want,
     errand::RunErrands,
     runner::Command,
@@ -27,6 +32,9 @@ use crate::{
 
 /// How often is looked whether a version has taken over that was asked to.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(50);
+/// Of how many streams dead letters are redriven at a time, and how many letters are looked up in one go.
+const STREAMS_AT_ONCE: usize = 16;
+const LETTERS_AT_ONCE: usize = 1_000;
 /// For how long is waited until a reset is seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -88,7 +96,11 @@ impl Running {
     /// Whether all its projections run. One that has stopped does, and one that is paused; one whose task is gone does not,
     /// and nothing but another start helps. That takes a bug here, so it is for a process that wants to be told dead then.
     pub fn is_alive(&self) -> bool {
-        self.handles.iter().all(|handle| !handle.task.is_finished())
+        let ends = |handle: &Handle| {
+            let keeper = handle.keeper.as_ref().is_some_and(JoinHandle::is_finished);
+            handle.task.is_finished() || handle.overseer.is_finished() || keeper
+        };
+        !self.handles.iter().any(ends)
     }
 
     /// Waits until every projection has seen an append (P6): all partitions of the version that queries see have looked
@@ -225,12 +237,13 @@ impl Running {
     }
 
     /// Takes no more events into a projection: into this version of it, in all workers that run it. The read model keeps
-    /// that, so it holds for workers that come later too, until somebody [resumes](Self::resume) it. Here it is so at once,
-    /// elsewhere about a second later; a batch that is under way is committed first. A read model that doesn't
-    /// [keep](ReadModel::want) it, as [`AtLeastOnce`](crate::AtLeastOnce), pauses here alone, until the worker ends.
+    /// that, so it holds for workers that come later too, until somebody [resumes](Self::resume) it. Here it is so when this
+    /// returns, elsewhere about a second later; what is under way is committed first, and until then its partition is not
+    /// told as [`Paused`](crate::PartitionState::Paused). A read model that doesn't [keep](ReadModel::want) it, as
+    /// [`AtLeastOnce`](crate::AtLeastOnce), pauses here alone, until the worker ends.
     ///
     /// # Errors
-    /// Those of the read model, and where the projection is not run here. Nothing is paused then.
+    /// Those of the read model, after which it may be paused or not, and where the projection is not run here.
     pub async fn pause<P: Projection>(&self) -> Result<(), Cause> {
         self.want::<P>(Want::Paused(true)).await
     }
@@ -255,7 +268,7 @@ impl Running {
     pub async fn restart<P: Projection>(&self) -> Result<(), Cause> {
         let handle = self.running::<P>()?;
         let here = handle.seen.borrow().iter().map(|status| status.partition).collect::<Vec<_>>();
-        handle.errands.restart(&here).await
+        handle.errands.restart(here).await
     }
 
     fn handle<P: Projection>(&self) -> Option<&Handle> {
@@ -277,7 +290,7 @@ impl Running {
         after: Position,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, Cause> {
-        Ok(self.running::<P>()?.errands.letters(stream, after, limit).await?)
+        Ok(self.running::<P>()?.watched.letters(stream, after, limit).await?)
     }
 
     /// Handles the [dead letters](Self::letters) of a stream after all, in order, and says how many.
@@ -292,28 +305,46 @@ impl Running {
     /// Why the first that is left could not be handled; those before it are done. Also where the projection is not run
     /// here, and where the owner does not answer.
     pub async fn redrive<P: Projection>(&self, stream: &StreamId) -> Result<u64, Cause> {
-        let mut done = 0;
-        redrive_to(self.running::<P>()?, stream, Position::MAX, &mut done).await?;
-        Ok(done)
+        let done = redrive_to(self.running::<P>()?, stream, Position::MAX).await?;
+        done.error.map_or(Ok(done.letters), |error| Err(error.into()))
     }
 
-    /// As [`redrive`](Self::redrive), of one stream after the other: how many were handled, and which streams have some
-    /// left, with the reason. One of those is in no other's way.
+    /// As [`redrive`](Self::redrive), of all streams, some at a time: how many were handled, and which streams have some
+    /// left, with the reason. One of those is in no other's way, but where the owner of its partition does not answer: that
+    /// one is not asked for others.
     ///
     /// # Errors
     /// Those of the read model, and where the projection is not run here.
     pub async fn redrive_all<P: Projection>(&self) -> Result<(u64, Vec<(StreamId, Cause)>), Cause> {
         let handle = self.running::<P>()?;
+        let (mut streams, mut after) = (Vec::new(), Position::START);
+        loop {
+            let letters = handle.watched.letters(None, after, LETTERS_AT_ONCE).await?;
+            let Some(last) = letters.last() else { break };
+            after = last.position;
+            streams.extend(letters.into_iter().map(|letter| letter.stream));
+        }
+        let mut known = HashSet::new();
+        streams.retain(|stream| known.insert(stream.clone()));
+        let silent = Mutex::new(HashMap::<Partition, String>::new());
+        let silent = || silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let redrive = async |stream: StreamId| {
+            let partition = Partition::of(&stream, handle.partitions);
+            let known = silent().get(&partition).cloned();
+            let done = match known {
+                Some(error) => Done { letters: 0, error: Some(error) },
+                None => redrive_to(handle, &stream, Position::MAX).await.unwrap_or_else(|cause| {
+                    silent().insert(partition, cause.to_string());
+                    Done { letters: 0, error: Some(cause.to_string()) }
+                }),
+            };
+            (stream, done)
+        };
         let (mut done, mut left): (u64, Vec<(StreamId, Cause)>) = (0, Vec::new());
-        let mut after = Position::START;
-        while let Some(letter) = handle.errands.letters(None, after, 1).await?.pop() {
-            after = letter.position;
-            if left.iter().any(|(stream, _)| *stream == letter.stream) {
-                continue;
-            }
-            if let Err(cause) = redrive_to(handle, &letter.stream, Position::MAX, &mut done).await {
-                left.push((letter.stream, cause));
-            }
+        let mut redrives = stream::iter(streams).map(redrive).buffered(STREAMS_AT_ONCE);
+        while let Some((stream, Done { letters, error })) = redrives.next().await {
+            done += letters;
+            left.extend(error.map(|error| (stream, error.into())));
         }
         Ok((done, left))
     }
@@ -324,13 +355,12 @@ impl Running {
     /// # Errors
     /// Why it could not be handled, that another comes before it, or that it is there no more.
     pub async fn redrive_one<P: Projection>(&self, letter: &DeadLetter) -> Result<(), Cause> {
-        let (handle, mut done) = (self.running::<P>()?, 0);
-        let first = handle.errands.letters(Some(&letter.stream), Position::START, 1).await?;
+        let handle = self.running::<P>()?;
+        let first = handle.watched.letters(Some(&letter.stream), Position::START, 1).await?;
         if first.iter().any(|first| first.position < letter.position) {
             return Err(format!("an earlier event of {} is parked, and comes first", letter.stream).into());
         }
-        redrive_to(handle, &letter.stream, letter.position, &mut done).await?;
-        was_there(done)
+        one(redrive_to(handle, &letter.stream, letter.position).await?)
     }
 
     /// Gives a dead letter up. Those behind it stay until they are redriven. As [`redrive`](Self::redrive), whoever owns
@@ -339,11 +369,9 @@ impl Running {
     /// # Errors
     /// That it is there no more, those of the read model, and those of asking its owner.
     pub async fn discard<P: Projection>(&self, letter: &DeadLetter, reason: impl Into<String>) -> Result<(), Cause> {
-        let (handle, mut done) = (self.running::<P>()?, 0);
-        let errand =
-            Errand::Discard { stream: letter.stream.clone(), position: letter.position, reason: reason.into() };
-        handle.errands.run(letter.partition, errand, &mut done).await?;
-        was_there(done)
+        let DeadLetter { partition, stream, position, .. } = letter.clone();
+        let errand = Errand::Discard { stream, position, reason: reason.into() };
+        one(self.running::<P>()?.errands.run(partition, errand).await?)
     }
 
     /// Commits what is under way, gives the partitions back, and ends. What takes longer than `deadline` is undone, and
@@ -368,12 +396,16 @@ impl Running {
     }
 }
 
-async fn redrive_to(handle: &Handle, stream: &StreamId, to: Position, done: &mut u64) -> Result<(), Cause> {
+async fn redrive_to(handle: &Handle, stream: &StreamId, to: Position) -> Result<Done, Cause> {
     let errand = Errand::Redrive { stream: stream.clone(), to };
-    handle.errands.run(Partition::of(stream, handle.partitions), errand, done).await
+    handle.errands.run(Partition::of(stream, handle.partitions), errand).await
 }
 
 /// Of one letter.
-fn was_there(done: u64) -> Result<(), Cause> {
-    if done == 0 { Err("the dead letter is there no more".into()) } else { Ok(()) }
+fn one(Done { letters, error }: Done) -> Result<(), Cause> {
+    match error {
+        Some(error) => Err(error.into()),
+        None if letters == 0 => Err("the dead letter is there no more".into()),
+        None => Ok(()),
+    }
 }

@@ -12,8 +12,8 @@ use std::{
 
 use indelible_core::{AnyStore, Position, ReadLog, StoreError, Timestamp};
 use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::{Instant, sleep},
+    sync::{Mutex, Notify, mpsc, watch},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -127,6 +127,8 @@ pub(crate) struct Life {
     pub wanted: AtomicBool,
     /// The read model is known to say that it is paused.
     pub paused: AtomicBool,
+    /// Of who reads or changes what is wanted, and has the runner do it: no older word comes after a newer one.
+    pub turn: Mutex<()>,
     /// How many events were handled here.
     pub handled: AtomicU64,
     /// It was reset, which is to be seen at once.
@@ -143,6 +145,7 @@ impl Life {
             events_per_second_max: max.unwrap_or(0).into(),
             wanted: false.into(),
             paused: paused.into(),
+            turn: Mutex::default(),
             handled: 0.into(),
             reset: Notify::new(),
         }
@@ -170,10 +173,6 @@ impl<M: ReadModel> Overseer<M> {
         let (mut handled, mut looked_at) = (Rate::default(), Rate::default());
         let mut gauges = Gauges::default();
         loop {
-            self.rate.send_replace(handled.at(self.life.handled.load(Ordering::Relaxed)));
-            let head = *self.store.published().borrow();
-            let furthest = gauges.set(&self.id, &self.owned.borrow(), head);
-            gauges.set_behind(&self.id, furthest.filter(|position| *position < head), &self.store).await;
             let builds = match self.look(&mut target, &mut looked_at).await {
                 Ok(builds) => builds,
                 Err(ReadModelError::Unsupported { .. }) => false,
@@ -182,6 +181,11 @@ impl<M: ReadModel> Overseer<M> {
                     false
                 }
             };
+            self.rate.send_replace(handled.at(self.life.handled.load(Ordering::Relaxed)));
+            let head = *self.store.published().borrow();
+            let furthest = gauges.set(&self.id, &self.owned.borrow(), head);
+            let behind = gauges.set_behind(&self.id, furthest.filter(|position| *position < head), &self.store);
+            let _ = timeout(STEADY_EVERY, behind).await; // a log that is away keeps nobody
             tokio::select! {
                 _ = runner.wait_for(|_| false) => return,
                 () = self.life.reset.notified() => {}
@@ -192,11 +196,13 @@ impl<M: ReadModel> Overseer<M> {
 
     /// `target` is the head as it was a look ago: who has come so far has caught up.
     async fn look(&self, target: &mut Option<Position>, looked_at: &mut Rate) -> Result<bool, ReadModelError> {
+        let turn = self.life.turn.lock().await;
         let versions = self.model.versions(&self.id.name).await?;
         let Some(own) = versions.iter().find(|row| row.projection == self.id) else {
             return Err(ReadModelError::Unknown { projection: self.id.to_string() });
         };
         self.obey(own.wanted);
+        drop(turn);
         let newer = versions.iter().any(|row| row.state.is_current() && row.projection.version > self.id.version);
         let builds = match own.state {
             VersionState::Rebuilding => true,
@@ -224,7 +230,7 @@ impl<M: ReadModel> Overseer<M> {
     /// nowhere.
     fn obey(&self, wanted: Wanted) {
         let is_news = self.life.paused.load(Ordering::Acquire) != wanted.paused;
-        if is_news && self.tell.try_send(Command::Pause(wanted.paused)).is_ok() {
+        if is_news && self.tell.try_send(Command::Pause(wanted.paused, None)).is_ok() {
             self.life.paused.store(wanted.paused, Ordering::Release);
         }
         if let Some(max) = wanted.building_events_per_second_max {

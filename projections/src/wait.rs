@@ -11,7 +11,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Partition, PartitionState, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionStatus};
+use crate::{
+    DeadLetter, Partition, PartitionState, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionStatus,
+};
 
 /// The pauses between two looks at the rows of partitions that other processes own.
 pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -212,6 +214,12 @@ fn answer(stands: &[Stand], expected: usize, goal: &Goal) -> Option<Waited> {
 pub(crate) trait Look: Send + Sync {
     fn current(&self) -> BoxFuture<'_, Result<(ProjectionId, u32), ReadModelError>>;
     fn reach<'a>(&'a self, goal: &'a Goal) -> BoxFuture<'a, Result<Waited, ReadModelError>>;
+    fn letters<'a>(
+        &'a self,
+        stream: Option<&'a StreamId>,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, ReadModelError>>;
     /// All versions of the projection; `here` are those that this process runs.
     fn versions<'a>(
         &'a self,
@@ -227,6 +235,15 @@ impl<M: ReadModel> Look for Watched<M> {
 
     fn reach<'a>(&'a self, goal: &'a Goal) -> BoxFuture<'a, Result<Waited, ReadModelError>> {
         Box::pin(self.reach(goal))
+    }
+
+    fn letters<'a>(
+        &'a self,
+        stream: Option<&'a StreamId>,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, ReadModelError>> {
+        Box::pin(self.model.letters(&self.id, stream, after, limit))
     }
 
     fn versions<'a>(

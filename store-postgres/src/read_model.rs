@@ -375,7 +375,12 @@ impl ReadModel for PostgresModel {
         operators::answer(&self.shared, projection, wish, answer).await
     }
 
-    async fn withdraw(&self, projection: &ProjectionId, wish: u64) -> Result<Option<Wish>, ReadModelError> {
-        operators::withdraw(&self.shared, projection, wish).await
+    async fn outcome(
+        &self,
+        projection: &ProjectionId,
+        wish: u64,
+        is_last: bool,
+    ) -> Result<Option<Done>, ReadModelError> {
+        operators::outcome(&self.shared, projection, wish, is_last).await
     }
 }

@@ -70,7 +70,7 @@ statements! {
     call_advance call_take call_renew release leave stopped workers leases partitions
     versions shown make show take_over drop reset caught_up
     park letters letters_of_stream redriven discard discarded
-    want wish wishes answer withdraw
+    want wish wishes answer outcome
 }
 
 /// Spares the server reading them at each call.

@@ -7,12 +7,15 @@ use tokio::time::Instant;
 
 use super::tables::{Contents, MemoryTx};
 use crate::{
-    Advance, Claim, DeadLetter, Epoch, Lease, LetterEnd, Partition, PartitionRow, ReadModelError, Registration, Roster,
-    VersionRow, VersionState, Wish, WorkerId, WorkerRow,
+    Advance, Claim, DeadLetter, Done, Epoch, Lease, LetterEnd, Partition, PartitionRow, ReadModelError, Registration,
+    Roster, VersionRow, VersionState, Wish, WorkerId, WorkerRow,
 };
 
 /// For how long a wish stands.
 const WISH_STANDS: Duration = Duration::from_secs(3_600);
+
+/// A wish, what came of it, and when it was written down.
+pub(super) type Wished = (Wish, Option<Done>, Instant);
 
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
@@ -24,8 +27,7 @@ pub(super) struct Kept {
     pub tables: Contents,
     pub letters: BTreeMap<Position, DeadLetter>,
     pub discarded: Vec<(DeadLetter, String)>,
-    /// With when they were written down.
-    wishes: Vec<(Wish, Instant)>,
+    wishes: Vec<Wished>,
     /// Held by a transaction: one after the other, so that what one has read is so until it commits.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -160,8 +162,8 @@ impl Kept {
     }
 
     /// Those that still stand.
-    pub fn wishes(&mut self) -> &mut Vec<(Wish, Instant)> {
-        self.wishes.retain(|(_, since)| since.elapsed() < WISH_STANDS);
+    pub fn wishes(&mut self) -> &mut Vec<Wished> {
+        self.wishes.retain(|(.., since)| since.elapsed() < WISH_STANDS);
         &mut self.wishes
     }
 

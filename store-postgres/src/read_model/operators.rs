@@ -68,15 +68,18 @@ pub(super) async fn answer(
     shared.ask(about, &shared.statements.answer, params).await.map(drop)
 }
 
-pub(super) async fn withdraw(
+pub(super) async fn outcome(
     shared: &Shared,
     projection: &ProjectionId,
     wish: u64,
-) -> Result<Option<Wish>, ReadModelError> {
-    let params = (&*projection.name, i64::from(projection.version), wish.cast_signed());
-    let about = About::projection("taking a wish back", projection);
-    let rows = shared.ask(about, &shared.statements.withdraw, params).await?;
-    rows.first().map(wish_of).transpose()
+    is_last: bool,
+) -> Result<Option<Done>, ReadModelError> {
+    let params = (&*projection.name, i64::from(projection.version), wish.cast_signed(), is_last);
+    let about = About::projection("looking what came of a wish", projection);
+    let rows = shared.ask(about, &shared.statements.outcome, params).await?;
+    let done =
+        |row: &Row| Some(Done { letters: count(row.get::<_, Option<i64>>("letters")?), error: row.get("error") });
+    Ok(rows.first().and_then(done))
 }
 
 fn wish_of(row: &Row) -> Result<Wish, ReadModelError> {
@@ -91,11 +94,9 @@ fn wish_of(row: &Row) -> Result<Wish, ReadModelError> {
             }
         }
     };
-    let letters: Option<i64> = row.get("letters");
     Ok(Wish {
         id: row.get::<_, i64>("wish").cast_unsigned(),
         partition: Partition(row.get::<_, i32>("partition").cast_unsigned()),
         errand,
-        answer: letters.map(|letters| Done { letters: count(letters), error: row.get("error") }),
     })
 }

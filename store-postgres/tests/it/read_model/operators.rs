@@ -172,15 +172,16 @@ async fn answer<M: ReadModel>(model: &M, seed: u64) -> String {
                 1 => Errand::Redrive { stream, to: position },
                 _ => Errand::Discard { stream, position, reason },
             };
-            let known = model.wishes(&version).await.unwrap_or_default().iter().any(|known| known.id == wish);
-            let wish = Wish { id: wish, partition: Partition(random.random_range(0..2)), errand, answer: None };
-            if known { "known".into() } else { text(model.wish(&version, &wish).await) }
+            // Ids are unlike any other's.
+            let before = model.outcome(&version, wish, true).await.unwrap_or_default();
+            let wish = Wish { id: wish, partition: Partition(random.random_range(0..2)), errand };
+            text(model.wish(&version, &wish).await.map(|()| before))
         }
         6 | 7 if model.partitions(&version).await.is_ok() => {
             let done = Done { letters: random.random_range(0..3), error: random.random::<bool>().then_some(reason) };
             text(model.answer(&version, wish, &done).await)
         }
-        8 | 9 if model.partitions(&version).await.is_ok() => text(model.withdraw(&version, wish).await),
+        8 | 9 if model.partitions(&version).await.is_ok() => text(model.outcome(&version, wish, random.random()).await),
         10 => {
             let head = indelible_core::Token::start(indelible_core::StoreId::from_uuid(uuid::Uuid::nil()));
             text(model.reset(&version, head).await)
