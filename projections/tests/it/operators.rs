@@ -166,10 +166,11 @@ async fn who_comes_while_it_is_paused_takes_nothing_from_the_first() {
 /// And it is not told as paused before.
 #[tokio::test(start_paused = true)]
 async fn a_pause_returns_when_what_was_under_way_is_committed() {
-    let (store, model) = (MemoryStore::new(), MemoryModel::new());
-    let running = Worker::new(&store).add(&model, Picky::<true>::default()).start().await.unwrap();
+    let (store, model) = (MemoryStore::new(), MemoryModel::shared(LEASE));
+    // It keeps no pause: so none waits for its transaction.
+    let running = Worker::new(&store).add(&Chaos::new(&model), Picky::<true>::default()).start().await.unwrap();
     append(&store, "a", deposited(40)).await;
-    sleep(SEEN).await;
+    sleep(Duration::from_millis(200)).await; // so soon, no other partition has anything to write
     let mut pause = Box::pin(running.pause::<Tally>());
     assert!(timeout(Duration::from_secs(30), &mut pause).await.is_err());
     assert_eq!(states(&running)[home().0 as usize], PartitionState::Running);
