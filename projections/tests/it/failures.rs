@@ -44,6 +44,11 @@ impl<const PARK: bool> Project<MemoryModel> for Picky<PARK> {
         }
     }
 }
+impl Project<Faulty> for Picky<true> {
+    async fn apply(&self, envelope: &Envelope<AccountEvent>, tx: &mut MemoryTx) -> Result<(), Cause> {
+        Project::<MemoryModel>::apply(self, envelope, tx).await
+    }
+}
 
 /// Panics when it is called, and not when what it returns is awaited.
 struct Rash;
@@ -162,6 +167,26 @@ async fn a_poison_event_is_parked_with_all_that_follow_in_its_stream_and_redrive
     let head = append(&store, "a", deposited(7)).await;
     let waited = running.wait_for(&head, SOON).await.unwrap();
     assert_eq!(waited, Waited::Reached);
+    assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
+}
+
+/// What is committed is done, whatever comes of what is asked behind it.
+#[tokio::test(start_paused = true)]
+async fn the_last_letter_of_a_stream_ends_its_parking_though_the_read_model_is_away_right_after() {
+    let (store, model, picky) = (MemoryStore::new(), MemoryModel::new(), Picky::<true>::default());
+    let away = Faulty::new(&model, Point::BeforeLetters, Fault::Outage, 0);
+    let running = Worker::new(&store).add(&away, picky.clone()).start().await.unwrap();
+    let poisoned = append(&store, "a", deposited(13)).await;
+    tokio::time::sleep(SOON).await;
+    assert_eq!(running.wait_for(&poisoned, SOON).await.unwrap(), Waited::Parked(stream("a")));
+    picky.mended.store(true, SeqCst);
+    // The first to ask is who looks for the letter.
+    away.left.store(2, SeqCst);
+    assert_eq!(running.redrive::<Picky<true>>(&stream("a")).await.unwrap(), 1);
+    assert_eq!(away.left.load(SeqCst), 0);
+    tokio::time::sleep(SOON).await;
+    let later = append(&store, "a", deposited(1)).await;
+    assert_eq!(running.wait_for(&later, SOON).await.unwrap(), Waited::Reached);
     assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
 }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use indelible_core::{
-    Aggregate, Append, Apply, ContentType, Event, EventStore, ExpectedVersion, NewEvent, StreamId, Token, codec::Json,
-    store::memory::MemoryStore,
+    Aggregate, Append, Apply, ContentType, Event, EventStore, ExpectedVersion, NewEvent, Position, StreamId, Token,
+    codec::Json, store::memory::MemoryStore,
 };
 use indelible_projections::{
     memory::{MemoryModel, MemorySnapshot, MemoryTx},
@@ -146,7 +146,9 @@ pub enum Point {
     AfterBegin,
     BeforeCommit,
     AfterCommit,
+    BeforeLetters,
 }
+/// Those of a worker whose events can all be handled.
 pub const POINTS: [Point; 6] = [
     Point::BeforeTake,
     Point::AfterTake,
@@ -214,6 +216,22 @@ impl ReadModel for Faulty {
         self.pass(Point::BeforeCommit).await?;
         self.model.commit(tx).await?;
         self.pass(Point::AfterCommit).await
+    }
+    async fn park(&self, tx: &mut MemoryTx, letter: &DeadLetter) -> Result<(), ReadModelError> {
+        self.model.park(tx, letter).await
+    }
+    async fn letters(
+        &self,
+        id: &ProjectionId,
+        stream: Option<&StreamId>,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ReadModelError> {
+        self.pass(Point::BeforeLetters).await?;
+        self.model.letters(id, stream, after, limit).await
+    }
+    async fn unpark(&self, tx: &mut MemoryTx, letter: &DeadLetter, end: &LetterEnd) -> Result<(), ReadModelError> {
+        self.model.unpark(tx, letter, end).await
     }
     async fn partitions(&self, id: &ProjectionId) -> Result<Vec<PartitionRow>, ReadModelError> {
         self.model.partitions(id).await

@@ -74,9 +74,11 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
             }
         }
         let (projection, stream) = (&self.claim.projection, &letter.stream);
-        let left = self.shared.model.letters(projection, Some(stream), Position::START, 1).await?;
-        if left.is_empty() {
-            Arc::make_mut(&mut self.parked).remove(stream);
+        match self.shared.model.letters(projection, Some(stream), Position::START, 1).await {
+            Ok(left) if left.is_empty() => _ = Arc::make_mut(&mut self.parked).remove(stream),
+            Ok(_) => {}
+            // The letter is ended all the same. Which streams have any left is known when the partition is taken again.
+            Err(error) => self.give_way(error.into()),
         }
         Ok(())
     }
