@@ -218,7 +218,8 @@ impl Running {
 
     /// Empties a projection and builds it anew, in its place: queries answer
     /// [`Rebuilding`](crate::ReadModelError::Rebuilding) until it has caught up, and [`progress`](Self::progress) tells how
-    /// far it is. To keep answering, give it a new version instead.
+    /// far it is. To keep answering, give it a new version instead. One that is [paused](Self::pause) is emptied all the
+    /// same, stays paused, and so answers nothing until it is resumed and has caught up then.
     ///
     /// # Errors
     /// Those of the read model and the log.
