@@ -23,17 +23,15 @@ pub(crate) const MIGRATIONS: &[&[&str]] = &[&[
 ]];
 
 #[cfg(feature = "projections")]
-pub(crate) const MODEL_MIGRATIONS: &[&[&str]] = &[
-    &[
-        include_str!("sql/read_model/tables.sql"),
-        include_str!("sql/read_model/advance.sql"),
-        include_str!("sql/read_model/take.sql"),
-        include_str!("sql/read_model/renew.sql"),
-        include_str!("sql/read_model/versions_change.sql"),
-        include_str!("sql/read_model/grants.sql"),
-    ],
-    &[include_str!("sql/read_model/operators.sql")],
-];
+pub(crate) const MODEL_MIGRATIONS: &[&[&str]] = &[&[
+    include_str!("sql/read_model/tables.sql"),
+    include_str!("sql/read_model/operators.sql"),
+    include_str!("sql/read_model/advance.sql"),
+    include_str!("sql/read_model/take.sql"),
+    include_str!("sql/read_model/renew.sql"),
+    include_str!("sql/read_model/versions_change.sql"),
+    include_str!("sql/read_model/grants.sql"),
+]];
 
 macro_rules! statements {
     ($type:ident, $folder:literal: $($name:ident)+) => {

@@ -70,7 +70,7 @@ async fn kill(site: &Site, cycles: u64, total: u64, seed: u64, among_poison: boo
             _ => Way::Parks,
         };
         // The same name: whoever comes after a crash need not wait for its own lease.
-        let mut process = site.start_as(way, 25, "worker");
+        let process = site.start_as(way, 25, "worker");
         let before = reached;
         if tally.kills % 5 == 0 {
             sleep(Duration::from_millis(random.random_range(1..80))).await;
@@ -201,7 +201,7 @@ async fn strike(rounds: u64, total: u64, seed: u64, bug: Option<&str>) -> Struck
     while tally.verdict.is_clean() && !tally.is_enough(rounds) && tally.rounds < 4 * rounds {
         while processes.len() < 3 {
             tally.workers += 1;
-            let mut process = site.start(25, &format!("worker-{}", tally.workers));
+            let process = site.start(25, &format!("worker-{}", tally.workers));
             process.is_running();
             processes.push(process);
         }

@@ -1,13 +1,11 @@
-//! What an operator says to one worker goes for all, also in other processes, and reaches who owns the partition; and a
-//! read model that was made before there was room for that gets it.
+//! What an operator says to one worker goes for all, also in other processes, and reaches who owns the partition.
 
 use std::time::{Duration, Instant};
 
 use indelible_core::Position;
-use indelible_postgres::PostgresModel;
 use indelible_projections::{
-    DeadLetter, Done, Errand, Partition, PartitionState, ReadModel, ReadModelError, Running, Waited, Want, Wish,
-    Worker, WorkerId, memory::MemoryModel,
+    DeadLetter, Done, Errand, Partition, PartitionState, ReadModel, ReadModelError, Running, Want, Wish, Worker,
+    WorkerId, memory::MemoryModel,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
@@ -17,7 +15,7 @@ use super::{
     letters::{How, Picky},
     process::*,
 };
-use crate::{cluster::shared_url, writing::client};
+use crate::cluster::shared_url;
 
 /// Waits until it is so.
 async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
@@ -39,7 +37,7 @@ struct Two {
 impl Two {
     async fn start() -> Self {
         let site = Site::new(&shared_url()).await;
-        let mut owner = site.start_as(Way::Parks, 25, "owner");
+        let owner = site.start_as(Way::Parks, 25, "owner");
         owner.is_running();
         let picky = Picky::new(How::Writes, false);
         let worker = Worker::new(&site.store).with_id(WorkerId("here".into())).add(&site.model, picky.clone());
@@ -95,11 +93,18 @@ async fn letters_are_ended_by_the_process_that_owns_them_and_when_it_dies_by_the
     assert_eq!(two.site.model.wishes(&id("tally", 1)).await.unwrap(), []);
 }
 
+/// Whether a worker here has so many partitions, and they are paused.
+fn are_paused(here: &Running, partitions: usize) -> bool {
+    let status = &here.status()[0].1;
+    status.len() == partitions && status.iter().all(|lane| lane.state == PartitionState::Paused)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_paused_here_stands_in_other_processes_and_in_those_that_come_later() {
     let Two { site, owner, here, .. } = Two::start().await;
     here.pause::<Picky>().await.unwrap();
-    sleep(Duration::from_secs(2)).await;
+    until("it is paused here", async || are_paused(&here, 2)).await;
+    owner.is_paused();
     deposits(&site.store, 100).await;
     sleep(LEASE).await;
     assert_eq!(site.come_to().await, 0);
@@ -107,14 +112,15 @@ async fn what_is_paused_here_stands_in_other_processes_and_in_those_that_come_la
     drop(owner);
     assert!(here.drain(SOON).await);
 
-    let mut next = site.start_as(Way::Parks, 25, "next");
+    let next = site.start_as(Way::Parks, 25, "next");
     next.is_running();
     until("it has all of them", async || site.held_by(&next).await.len() == 4).await;
+    next.is_paused();
     sleep(LEASE).await;
     assert_eq!(site.come_to().await, 0);
     let here = Worker::new(&site.store).add(&site.model, Picky::new(How::Writes, true)).start().await.unwrap();
-    until("two share the partitions", async || site.held_by(&next).await.len() == 2).await;
-    assert!(here.status()[0].1.iter().all(|lane| lane.state == PartitionState::Paused), "{:?}", here.status());
+    until("two share the partitions, which are paused", async || are_paused(&here, 2)).await;
+    assert_eq!(site.come_to().await, 0);
     here.resume::<Picky>().await.unwrap();
     site.catches_up(SOON).await;
 }
@@ -195,27 +201,4 @@ async fn answer<M: ReadModel>(model: &M, seed: u64) -> String {
 
 fn text<T: std::fmt::Debug>(answer: Result<T, ReadModelError>) -> String {
     answer.map_or_else(|error| error.to_string(), |answer| format!("{answer:?}"))
-}
-
-#[tokio::test]
-async fn a_read_model_of_the_first_format_is_brought_to_this_one() {
-    let (url, name) = (shared_url(), fresh_model());
-    let open = async || PostgresModel::options().schema(&name).open(&url).await.unwrap();
-    let store = store(&url).await;
-    let running = Worker::new(&store).add(&open().await, Picky::new(How::Writes, false)).start().await.unwrap();
-    let head = deposit(&store, "a", 1).await;
-    assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
-    running.drain(SOON).await;
-    let client = client(&url).await;
-    let first = format!(
-        "SET search_path = \"{name}\"; DROP TABLE indelible_wanted, indelible_wishes; UPDATE indelible_format SET format = 1"
-    );
-    client.batch_execute(&first).await.unwrap();
-    let model = open().await;
-    assert!(!model.versions("tally").await.unwrap()[0].wanted.paused);
-    let running = Worker::new(&store).add(&model, Picky::new(How::Writes, false)).start().await.unwrap();
-    running.pause::<Picky>().await.unwrap();
-    assert!(model.versions("tally").await.unwrap()[0].wanted.paused);
-    let format = client.query_one("SELECT format FROM indelible_format", &[]).await.unwrap();
-    assert_eq!(format.get::<_, i32>(0), 2);
 }

@@ -3,12 +3,14 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
 use indelible_core::{EventStore, conformance::fault::Verdict};
 use indelible_postgres::{PostgresModel, PostgresStore};
-use indelible_projections::{Epoch, Partition, PartitionRow, ReadModel, Waited, Worker, WorkerId};
+use indelible_projections::{Epoch, Partition, PartitionRow, PartitionState, ReadModel, Waited, Worker, WorkerId};
 use tokio::{task::block_in_place, time::sleep};
 
 use super::{
@@ -36,7 +38,14 @@ pub(crate) async fn project(url: &str, job: &str) {
     if way == "redrives" {
         println!("{:?}", running.redrive_all::<Picky>().await);
     }
-    std::future::pending::<()>().await;
+    loop {
+        let lanes = &running.status()[0].1;
+        if !lanes.is_empty() && lanes.iter().all(|lane| lane.state == PartitionState::Paused) {
+            println!("paused {name}");
+            std::future::pending::<()>().await;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// What a worker does with poison.
@@ -85,8 +94,10 @@ impl Site {
     pub(super) fn start_as(&self, way: Way, batch: usize, name: &str) -> Process {
         let way = format!("{way:?}").to_lowercase();
         let job = format!("project {} {} {batch} {way} {name}", self.store_schema, self.model_schema);
-        let child = child::command(&job, &self.url).stderr(Stdio::inherit()).spawn().unwrap();
-        Process { child, name: name.into() }
+        let mut child = child::command(&job, &self.url).stderr(Stdio::inherit()).spawn().unwrap();
+        let (lines, (tell, told)) = (BufReader::new(child.stdout.take().unwrap()).lines(), mpsc::channel());
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        Process { child, told, name: name.into() }
     }
 
     pub(super) async fn rows(&self) -> Vec<PartitionRow> {
@@ -165,16 +176,26 @@ pub(super) fn patience(events: u64) -> Duration {
 /// A worker in a process of its own, which dies with this.
 pub(super) struct Process {
     child: Child,
+    told: mpsc::Receiver<String>,
     name: String,
 }
 
 impl Process {
     /// Waits until it has its projection started.
-    pub(super) fn is_running(&mut self) {
-        let lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
-        let running = format!("running {}", self.name);
-        let mut told = lines.map_while(Result::ok);
-        assert!(block_in_place(|| told.any(|line| line.contains(&running))), "{} did not start", self.name);
+    pub(super) fn is_running(&self) {
+        self.tells("running");
+    }
+
+    /// Waits until all its partitions are paused, of which it has some.
+    pub(super) fn is_paused(&self) {
+        self.tells("paused");
+    }
+
+    /// Waits until it says so of itself.
+    fn tells(&self, what: &str) {
+        let what = format!("{what} {}", self.name);
+        let told = || block_in_place(|| self.told.recv_timeout(10 * SOON));
+        while !told().unwrap_or_else(|_| panic!("it is not told: {what}")).contains(&what) {}
     }
 
     pub(super) fn signal(&self, signal: &str) {

@@ -211,7 +211,7 @@ async fn a_version_is_reset_while_two_workers_run_and_events_come_in() {
     let (store, model) = (site.store.clone(), site.model.clone());
     let first = 2_000;
     deposits(&store, first).await;
-    let mut other = site.start(25, "other");
+    let other = site.start(25, "other");
     other.is_running();
     let running = Worker::new(&store).with_options(batches_of(25)).add(&model, Tally).start().await.unwrap();
     is_shared(&site, &other).await;
