@@ -56,7 +56,7 @@ impl Timestamp {
 /// The time of a log: the clock's, which can be set back, and then what has passed since by one that can't.
 ///
 /// So it never goes back, and nothing that waits for it waits for the clock to catch up. The clock does that all the same,
-/// since it goes a thousandth faster than what is counted here: by 86 s a day.
+/// since it goes a twentieth faster than what is counted here: by 3 minutes an hour.
 #[derive(Clone, Copy, Debug)]
 pub struct LogTime {
     at: Timestamp,
@@ -73,8 +73,9 @@ impl LogTime {
     pub fn now(&mut self, clock: Timestamp) -> Timestamp {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.since);
-        // A monotonic clock may be a little faster than the one of the system, which must not fall behind for that.
-        let at_least = self.at + (passed - passed / 1_000);
+        // A monotonic clock may be a little faster than the one of the system, which must not fall behind for that; and one
+        // that was ahead by a day must be forgotten in weeks, not years. What is waited for takes so much longer till then.
+        let at_least = self.at + (passed - passed / 20);
         if clock > at_least {
             *self = Self { at: clock, since: now };
         }
@@ -156,7 +157,7 @@ mod tests {
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(5));
             let now = time.now(at(16_400));
-            assert!(now.since(last) >= Duration::from_micros(4_990), "{last} {now}");
+            assert!(now.since(last) >= Duration::from_micros(4_750), "{last} {now}");
             last = now;
         }
         assert_eq!(time.now(at(30_000)), at(30_000), "it has caught up");
@@ -166,6 +167,18 @@ mod tests {
             time.now(at(0));
         }
         last = time.now(at(0));
-        assert!(last.since(at(30_000)) >= Duration::from_micros(4_990), "{last}");
+        assert!(last.since(at(30_000)) >= Duration::from_micros(4_750), "{last}");
+    }
+
+    /// A clock that was an hour ahead is forgotten in twenty.
+    #[test]
+    fn a_clock_catches_up_with_its_log() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000).unwrap();
+        let after = |hours: i64| {
+            let since = Instant::now() - Duration::from_secs(3_600 * hours.unsigned_abs());
+            LogTime { at: at(3_600), since }.now(at(3_600 * hours))
+        };
+        assert_eq!(after(10).since(at(36_000)).as_secs(), 1_800);
+        assert_eq!(after(21), at(21 * 3_600));
     }
 }

@@ -34,6 +34,13 @@ pub struct Entry {
     pub work: Work,
 }
 
+impl Entry {
+    /// Whether it is due as soon as the log has what says so.
+    pub(crate) fn is_due_at_once(&self, recorded_at: Timestamp) -> bool {
+        self.work != Work::Moment && self.due <= recorded_at
+    }
+}
+
 /// What an entry takes. Each kind is found by itself, so that however many of the one are due, none of the other waits
 /// behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,11 +49,13 @@ pub enum Work {
     Call,
     /// A look into the journal, and perhaps an append.
     Timer,
+    /// The same when a moment has come, which the clock alone says: the log's time may be ahead of it.
+    Moment,
 }
 
 impl Work {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Call, Self::Timer];
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Call, Self::Timer, Self::Moment];
 }
 
 /// What is due about a saga. Prints as `do flight`, and is parsed from it.
@@ -122,7 +131,7 @@ pub(crate) fn changes(saga: &str, event: &SagaEvent, at: Timestamp) -> Vec<Chang
             let due = match task {
                 Task::Effect(_) => Some(put(Work::Call, item, 1, Duration::ZERO)),
                 Task::SleepMs(time) => Some(put(Work::Timer, item, 1, millis(*time))),
-                Task::Until(due) => Some(put_at(Work::Timer, item, 1, *due)),
+                Task::Until(due) => Some(put_at(Work::Moment, item, 1, *due)),
                 Task::Signal => None,
             };
             let timeout = timeout_ms.map(|time| put(Work::Timer, Item::Timeout(step.clone()), 1, millis(time)));
@@ -210,7 +219,8 @@ impl<S: Saga, M: AgendaModel> Project<M> for Agenda<S> {
                     Change::Put(entry) => entry.item.clone(),
                     Change::Remove(_, item) => item.clone(),
                 };
-                let at_once = matches!(&change, Change::Put(entry) if !replaying && entry.due <= recorded.recorded_at);
+                let at_once =
+                    matches!(&change, Change::Put(entry) if !replaying && entry.is_due_at_once(recorded.recorded_at));
                 last.insert((&recorded.stream, item), (change, at_once));
             }
         }

@@ -203,7 +203,7 @@ fn due_and_counted(name: &'static str, saga: &str, events: &[RecordedEvent]) -> 
 fn due_by(saga: &str, events: &[RecordedEvent]) -> Vec<Entry> {
     let told = events.iter().filter_map(|event| Some((event.decode::<SagaEvent>().ok()?, event.recorded_at)));
     let at_once = |change, at| match change {
-        Change::Put(entry) if entry.due <= at => Some(entry),
+        Change::Put(entry) if entry.is_due_at_once(at) => Some(entry),
         _ => None,
     };
     told.flat_map(|(event, at)| changes(saga, &event, at).into_iter().filter_map(move |change| at_once(change, at)))

@@ -118,16 +118,19 @@
 //!
 //! # Time
 //!
-//! What is due after a time is due by the log's: when that took the event which says so, and so much later; what waits
-//! [until](Step::until) a moment, then. Whether that has come, the system's clock says with an embedded store, and with an
-//! agenda in PostgreSQL the database's, whatever the hosts' clocks say. A restart changes none of it.
+//! What is due after a time is due by the log's: when that took the event which says so, and so much later. Whether that has
+//! come, the system's clock says with an embedded store, and with an agenda in PostgreSQL the database's, whatever the hosts'
+//! clocks say. A restart changes none of it.
 //!
 //! What a clock that jumps ahead passes over is due at once. When it is set back, the log's time does not follow, and
-//! [goes on all the same](indelible_core::LogTime) by the time that passes: what waits, and what begins to, takes as long as
-//! it should. So the log is ahead of the clock until that has caught up, by 3.6 s an hour, and by all the time in which no
-//! process has the store open: that is not counted then. With a shared store, what passes is counted by each process that
-//! writes, from what it has seen of the log; one that saw nothing of a clock that was ahead for a while goes by that as soon
-//! as it writes.
+//! [goes on all the same](indelible_core::LogTime) by the time that passes, a twentieth slower: what waits, and what begins
+//! to, takes as long as it should, or up to 5 % longer. So the log is ahead of the clock until that has caught up, by 3
+//! minutes an hour, and by all the time in which no process has the store open: that is not counted then. With a shared
+//! store, what passes is counted by each process that writes, from what it has seen of the log; one that saw nothing of a
+//! clock that was ahead for a while goes by that as soon as it writes. A worker counts from the last event that it has heard
+//! of: while the log is ahead and nothing is written, what waits begins anew from there when the worker is started again.
+//!
+//! What waits [until](Step::until) a moment is due when the clock says that it has come, whatever the log's time is.
 //!
 //! # With a coordinator, or without
 //!

@@ -143,7 +143,7 @@ impl<E> Step<E> {
         Self::of(name, What::Sleep(time))
     }
 
-    /// Waits until then.
+    /// Waits until then, by [the clock](crate#time).
     pub fn until(name: impl Into<Cow<'static, str>>, time: Timestamp) -> Self {
         Self::of(name, What::Until(time))
     }

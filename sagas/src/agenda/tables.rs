@@ -14,7 +14,7 @@ const DUE: Table<(u32, Timestamp, (String, String)), u32> = Table::new("due");
 
 /// A partition's entries of a kind stand by themselves.
 fn lane(partition: Partition, work: Work) -> u32 {
-    2 * partition.0 + u32::from(work == Work::Timer)
+    Work::ALL.len() as u32 * partition.0 + work as u32
 }
 
 /// [`AgendaModel::put`](super::AgendaModel::put) into tables.

@@ -225,7 +225,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
     fn room(&self, work: Work) -> usize {
         match work {
             Work::Call => self.office.options.calls_max.saturating_sub(self.at_work.len() - self.timers),
-            Work::Timer => TIMERS_AT_ONCE.saturating_sub(self.timers),
+            Work::Timer | Work::Moment => TIMERS_AT_ONCE.saturating_sub(self.timers),
         }
     }
 
@@ -271,9 +271,12 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
         let (mut after, mut page, mut read) = (self.looked_to.remove(&(partition, work)), 32, 0);
         loop {
             let (entries, clock) = self.office.model.earliest::<S>(partition, work, after.as_ref(), page).await?;
-            // The log's time, which the agenda's are of, goes on when a clock is set back.
             let clock = clock.unwrap_or_else(|| self.office.clock.now());
-            let now = self.log_time.map_or(clock, |mut time| time.now(clock));
+            let now = match (work, self.log_time) {
+                // The log's time, which spans are counted from, goes on when a clock is set back.
+                (Work::Call | Work::Timer, Some(mut time)) => time.now(clock),
+                _ => clock,
+            };
             for entry in &entries {
                 if entry.due > now {
                     return Ok(entry.due.since(now));
@@ -324,7 +327,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
             return is_known;
         }
         let Some((tries, answer)) = self.attempts.begin(&entry) else { return true };
-        self.timers += usize::from(entry.work == Work::Timer);
+        self.timers += usize::from(entry.work != Work::Call);
         let (office, attempts, draining) = (self.office.clone(), self.attempts.clone(), self.draining.clone());
         self.at_work.spawn(async move {
             let mut errand = office.errand(entry, tries, answer).await;
@@ -348,7 +351,7 @@ impl<S: Saga, M: AgendaModel, P: Perform<S>> Errands<S, M, P> {
     fn done(&mut self, done: Result<Errand, JoinError>) {
         // A panic was caught, so it was not cut off but with all that is here.
         let Ok(errand) = done else { return };
-        self.timers -= usize::from(errand.entry.work == Work::Timer);
+        self.timers -= usize::from(errand.entry.work != Work::Call);
         self.next.extend(self.attempts.rest(errand));
     }
 }

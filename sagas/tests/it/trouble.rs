@@ -73,6 +73,42 @@ async fn a_clock_that_was_set_back_is_not_waited_for() {
     assert!(running.drain(SOON).await);
 }
 
+/// A moment has come when the clock says so, though the log is an hour ahead of it.
+#[tokio::test]
+async fn a_moment_is_the_clock_s() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Alarm {
+        at: Timestamp,
+    }
+    impl Saga for Alarm {
+        const NAME: &'static str = "alarm";
+        type Effect = ();
+        fn plan(&self, _: &Past) -> Plan<()> {
+            let ms = Duration::from_millis(50);
+            Plan::new().step(Step::until("moment", self.at)).step(Step::sleep("rest", ms)).step(Step::new("ring", ()))
+        }
+    }
+    struct Ring;
+    impl Perform<Alarm> for Ring {
+        async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+            Ok(json!(SetBack.now()))
+        }
+    }
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let worker = SagaWorker::new(&store).with_clock(SetBack).add(&model, Ring);
+    let (running, alarms) = (worker.start().await.unwrap(), Sagas::<Alarm>::new(&store));
+    let moments = [("gone", Timestamp::from_micros(0).unwrap()), ("soon", SetBack.now() + Duration::from_millis(300))];
+    for (id, at) in moments {
+        alarms.start(id, Alarm { at }).await.unwrap();
+    }
+    for (id, at) in moments {
+        assert_eq!(alarms.ended(id, SOON).await.unwrap(), Some(Outcome::Completed));
+        let rang = alarms.load(id).await.unwrap().past().result::<Timestamp>("ring").unwrap();
+        assert!(rang >= at + Duration::from_millis(50), "{id} was for {at}, and rang at {rang}");
+    }
+    assert!(running.drain(SOON).await);
+}
+
 /// What a saga's work comes to.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Trouble {

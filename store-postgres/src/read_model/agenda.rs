@@ -14,12 +14,12 @@ impl AgendaModel for PostgresModel {
     const SETUP_AGENDA: &'static str = include_str!("../sql/read_model/agenda.sql");
 
     async fn put(tx: &mut PostgresTx, partition: Partition, entry: &Entry) -> Result<(), Cause> {
-        let (item, is_timer, due) = (entry.item.to_string(), entry.work == Work::Timer, SystemTime::from(entry.due));
-        let put = "INSERT INTO indelible_agenda (saga, item, partition, is_timer, due, attempt)
+        let (item, work, due) = (entry.item.to_string(), entry.work as i16, SystemTime::from(entry.due));
+        let put = "INSERT INTO indelible_agenda (saga, item, partition, work, due, attempt)
                    VALUES ($1, $2, $3, $4, $5, $6)
                    ON CONFLICT (saga, item) DO UPDATE
-                   SET is_timer = excluded.is_timer, due = excluded.due, attempt = excluded.attempt";
-        Ok(tx.execute(put, (&entry.saga, &item, partition.0 as i32, is_timer, due, entry.attempt as i32)).await?)
+                   SET work = excluded.work, due = excluded.due, attempt = excluded.attempt";
+        Ok(tx.execute(put, (&entry.saga, &item, partition.0 as i32, work, due, entry.attempt as i32)).await?)
     }
 
     async fn remove(tx: &mut PostgresTx, _: Partition, saga: &str, item: &Item) -> Result<(), Cause> {
@@ -37,23 +37,19 @@ impl AgendaModel for PostgresModel {
         let home = quoted(&open::home(&self.shared.options, &snapshot.projection));
         let select = format!("SELECT saga, item, due, attempt, clock_timestamp() AS now FROM {home}.indelible_agenda");
         let order = "ORDER BY due, saga, item LIMIT";
-        let (partition, is_timer, limit) =
-            (partition.0 as i32, work == Work::Timer, i64::try_from(limit).unwrap_or(i64::MAX));
+        let (partition, kind, limit) = (partition.0 as i32, work as i16, i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = match after {
             None => {
                 snapshot
-                    .query(
-                        &format!("{select} WHERE partition = $1 AND is_timer = $2 {order} $3"),
-                        (partition, is_timer, limit),
-                    )
+                    .query(&format!("{select} WHERE partition = $1 AND work = $2 {order} $3"), (partition, kind, limit))
                     .await?
             }
             Some(Entry { saga, item, due, .. }) => {
                 let later = format!(
-                    "{select} WHERE partition = $1 AND is_timer = $2 AND (due, saga, item) > ($3, $4, $5) {order} $6"
+                    "{select} WHERE partition = $1 AND work = $2 AND (due, saga, item) > ($3, $4, $5) {order} $6"
                 );
                 let (due, item) = (SystemTime::from(*due), item.to_string());
-                snapshot.query(&later, (partition, is_timer, due, saga, &item, limit)).await?
+                snapshot.query(&later, (partition, kind, due, saga, &item, limit)).await?
             }
         };
         let entry = |row: &Row| {

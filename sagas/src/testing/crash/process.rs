@@ -68,7 +68,7 @@ impl<'r, S: Saga, M: AgendaModel> Process<'r, S, M> {
                 return Err(format!("nothing is due, and it has not ended: {}", stand.join("\n")));
             };
             run.store.pass_to(when(&entry));
-            run.moments.pass(if entry.work == Work::Timer { "before a timer" } else { "before a turn" }).await;
+            run.moments.pass(if entry.work == Work::Call { "before a turn" } else { "before a timer" }).await;
             self.take(&entry).await?;
         }
         Err("it goes round in circles".into())

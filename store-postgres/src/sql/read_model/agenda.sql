@@ -4,9 +4,9 @@ CREATE TABLE indelible_agenda (
     saga text COLLATE "C",
     item text COLLATE "C",
     partition integer NOT NULL,
-    is_timer boolean NOT NULL,
+    work smallint NOT NULL,
     due timestamptz NOT NULL,
     attempt integer NOT NULL,
     PRIMARY KEY (saga, item)
 );
-CREATE INDEX indelible_agenda_due ON indelible_agenda (partition, is_timer, due, saga, item)
+CREATE INDEX indelible_agenda_due ON indelible_agenda (partition, work, due, saga, item)
