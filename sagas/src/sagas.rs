@@ -290,7 +290,7 @@ impl<S: Saga> Sagas<S> {
     /// What happened to a saga, for people: its journal, and in between what led to it and what came of it in other streams,
     /// child sagas and what others did because of its events included. A line each, in the order of the log, with position
     /// and time; events of others with stream, version, type, and what they are by: a step of the saga (`do pay`,
-    /// `undo pay`), or the event that caused them.
+    /// `undo pay`), or the event that caused them. What they hold is shown of sagas alone.
     ///
     /// ```text
     ///       11    -2.210ms       order-7 1 Placed
@@ -302,8 +302,9 @@ impl<S: Saga> Sagas<S> {
     /// ```
     ///
     /// Stores don't find events by what they are correlated with, so the log is looked through from the saga's start on: up
-    /// to 100,000 events beside the journal, of longer stretches the beginning and the end; it is said what was left out. At
-    /// most 1,000 are shown, and 16 that led to it.
+    /// to 100,000 events beside the journal, of longer stretches the beginning and the end, behind the end of the saga the
+    /// beginning; it is said what was left out. At most 1,000 are shown that came of it, 200 that are only correlated with
+    /// it, and 16 that led to it.
     ///
     /// # Errors
     /// As [`Repository::history`]; those of the store.

@@ -172,6 +172,35 @@ async fn events_find_their_saga_by_correlation() {
     assert!(running.drain(SOON).await && reactors.drain(SOON).await);
 }
 
+/// What an event of another stream holds is nobody's business, also where it looks like a saga's.
+#[tokio::test]
+async fn a_history_does_not_tell_what_events_of_others_hold() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+    enum ClaimEvent {
+        Cancelled { reason: String },
+    }
+    #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+    #[aggregate(category = "claim")]
+    struct Claim {}
+    impl Apply for Claim {
+        type Event = ClaimEvent;
+        fn apply(&mut self, _: &ClaimEvent) {}
+    }
+    impl Handle<&str> for Claim {
+        type Error = Infallible;
+        fn handle(&self, reason: &&str, _: &Context<Self>) -> Result<Events<ClaimEvent>, Infallible> {
+            Ok(ClaimEvent::Cancelled { reason: (*reason).to_owned() }.into())
+        }
+    }
+    let store = MemoryStore::new();
+    let sagas = Sagas::<Fulfilment>::new(&store);
+    let started = sagas.start("7", Fulfilment { permit: false }).await.unwrap();
+    let because = CommandContext::caused_by(&started.events()[0]);
+    Repository::<Claim>::new(&store).execute("1", "he is ill").with(because).await.unwrap();
+    let history = sagas.history("7").await.unwrap();
+    assert!(history.contains("claim-1 1 Cancelled, by 1\n") && !history.contains("ill"), "{history}");
+}
+
 #[tokio::test]
 async fn a_history_shows_what_led_to_a_saga_and_what_came_of_it() {
     let (store, model) = (MemoryStore::new(), MemoryModel::new());
