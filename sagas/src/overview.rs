@@ -21,7 +21,8 @@ pub const COUNTS: Table<(String, String), Count> = Table::new("counts");
 /// Where a saga stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {
-    /// `running`, `compensating`, or `stuck` where it needs intervention; at a step also `waiting`, for a signal or for time.
+    /// `running`, `compensating`, or `stuck` where it needs intervention; at a step also `waiting`, for a signal or for time,
+    /// and `failed`, until those beside it are through.
     pub doing: String,
     /// Since when it has done that there.
     pub since: Timestamp,
@@ -103,9 +104,16 @@ impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
                     tx.put(&STANDINGS, &here, &Place { doing: doing.into(), since: at, started })?;
                 }
                 Goes::From { step } => drop(leave(tx, &(saga.clone(), step.to_owned()))?),
-                Goes::Unstuck => {
+                Goes::Fails { step } => {
+                    let here = (saga.clone(), step.to_owned());
+                    if let Some(was) = leave(tx, &here)? {
+                        count(tx, FAILED, step, |count| count.sagas += 1)?;
+                        tx.put(&STANDINGS, &here, &Place { doing: FAILED.into(), since: at, ..was })?;
+                    }
+                }
+                Goes::Back => {
                     for (here, place) in tx.scan_prefix(&STANDINGS, &saga, usize::MAX)? {
-                        if place.doing == STUCK && !here.1.is_empty() {
+                        if [STUCK, FAILED].contains(&place.doing.as_str()) && !here.1.is_empty() {
                             leave(tx, &here)?;
                         }
                     }
@@ -130,6 +138,8 @@ impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
 
 /// [`Place::doing`] of one that needs intervention.
 const STUCK: &str = "stuck";
+/// That of a step that has failed, before it is known what that leads to.
+const FAILED: &str = "failed";
 
 /// Where an event takes a saga; for read models that keep an [`Overview`] in tables of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,8 +156,13 @@ pub enum Goes<'a> {
         /// The step.
         step: &'a str,
     },
-    /// Away from the step at which it is `stuck`, whichever that is.
-    Unstuck,
+    /// Nowhere, but it has `failed` at a step, if it is there.
+    Fails {
+        /// The step.
+        step: &'a str,
+    },
+    /// Away from all steps at which it is `stuck` or has `failed`.
+    Back,
     /// To its end, and away from all else.
     Out {
         /// `completed`, `compensated` or `given up`.
@@ -167,15 +182,13 @@ impl<'a> Goes<'a> {
             SagaEvent::Started { .. } => vec![to("running", "")],
             SagaEvent::StepStarted { step, task: Task::Effect(_), .. } => vec![to("running", step)],
             SagaEvent::StepStarted { step, .. } => vec![to("waiting", step)],
-            SagaEvent::StepDone { step, .. }
-            | SagaEvent::StepFailed { step, .. }
-            | SagaEvent::Undone { step }
-            | SagaEvent::UndoFailed { step, .. } => vec![Self::From { step }],
-            SagaEvent::Compensating { .. } => vec![Self::Unstuck, to("compensating", "")],
+            SagaEvent::StepDone { step, .. } | SagaEvent::Undone { step } => vec![Self::From { step }],
+            SagaEvent::StepFailed { step, .. } | SagaEvent::UndoFailed { step, .. } => vec![Self::Fails { step }],
+            SagaEvent::Compensating { .. } => vec![Self::Back, to("compensating", "")],
             SagaEvent::UndoStarted { step, .. } => vec![to("compensating", step)],
             SagaEvent::NeedsIntervention { step, .. } => vec![to(STUCK, ""), to(STUCK, step)],
-            SagaEvent::Skipped { act, .. } | SagaEvent::Retried { act, attempt: 0, .. } => {
-                vec![Self::Unstuck, to(again(act), "")]
+            SagaEvent::Skipped { step, act, .. } | SagaEvent::Retried { step, act, attempt: 0, .. } => {
+                vec![Self::From { step }, to(again(act), "")]
             }
             SagaEvent::Retried { step, act, signal, .. } => {
                 vec![to(again(act), ""), to(if *signal { "waiting" } else { again(act) }, step)]

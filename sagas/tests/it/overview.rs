@@ -123,18 +123,27 @@ async fn what_an_operator_decides_leaves_nobody_stuck() {
         let tell = Tell::Outcome { step: step.into(), act: Act::Do, attempt: 1, result };
         moves.tell(CommandContext::new(), id, tell).await.unwrap();
     };
-    for id in ["skipped", "undone", "given up"] {
-        moves.start(id, Move).await.unwrap();
-        tell(id, "sell", Ok(Value::Null)).await;
-        tell(id, "buy", Err(Failure::refused("sold"))).await;
-        moves.signal(id, "keys", &()).await.unwrap();
-    }
     let counts = async || {
         running.wait_for(&store.head().await.unwrap(), SOON).await.unwrap();
         let rows = model.query::<Overview<Move>>().unwrap().scan(&COUNTS, .., 100).unwrap();
         rows.into_iter().map(|((doing, step), count)| (format!("{doing} {step}"), count.sagas)).collect::<Vec<_>>()
     };
+    for id in ["skipped", "undone", "given up"] {
+        moves.start(id, Move).await.unwrap();
+        tell(id, "sell", Ok(Value::Null)).await;
+        tell(id, "buy", Err(Failure::refused("sold"))).await;
+        let counts = counts().await;
+        assert!(
+            counts.contains(&("failed buy".into(), 1)) && counts.contains(&("waiting keys".into(), 1)),
+            "{counts:?}"
+        );
+        moves.signal(id, "keys", &()).await.unwrap();
+    }
     assert_eq!(counts().await, counted(&[("stuck ", 3), ("stuck buy", 3)]));
+    let (journal, view) = (moves.journal("skipped").await.unwrap(), model.query::<Overview<Move>>().unwrap());
+    let came = journal.iter().find(|(_, event)| matches!(event, SagaEvent::StepStarted { step, .. } if step == "buy"));
+    let stuck = view.get(&STANDINGS, &("skipped".into(), "buy".into())).unwrap().unwrap();
+    assert_eq!(stuck.started, came.unwrap().0.recorded_at);
     moves.skip("skipped", "rented").await.unwrap();
     moves.compensate("undone", "not worth it").await.unwrap();
     moves.give_up("given up", "stays").await.unwrap();

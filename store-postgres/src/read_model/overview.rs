@@ -20,9 +20,7 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
         for goes in Goes::by(&envelope.event) {
             match goes {
                 Goes::To { doing, step } => {
-                    let was = "UPDATE indelible_counts c SET sagas = c.sagas - 1 FROM indelible_standings s
-                                WHERE s.saga = $1 AND s.step = $2 AND (c.doing, c.step) = (s.doing, s.step)";
-                    tx.execute(was, (saga, step)).await?;
+                    tx.execute(WAS, (saga, step)).await?;
                     let stands = "INSERT INTO indelible_standings VALUES ($1, $2, $3, $4, $4)
                                   ON CONFLICT (saga, step) DO UPDATE SET doing = excluded.doing, since = excluded.since";
                     tx.execute(stands, (saga, step, doing, at)).await?;
@@ -31,7 +29,15 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
                     tx.execute(comes, (doing, step)).await?;
                 }
                 Goes::From { step } => leave(tx, "step = $2", saga, step).await?,
-                Goes::Unstuck => leave(tx, "step > $2 AND doing = 'stuck'", saga, "").await?,
+                Goes::Fails { step } => {
+                    tx.execute(WAS, (saga, step)).await?;
+                    let fails = "WITH fails AS (UPDATE indelible_standings SET doing = 'failed', since = $3
+                                                WHERE saga = $1 AND step = $2 RETURNING step)
+                                 INSERT INTO indelible_counts AS c (doing, step, sagas) SELECT 'failed', step, 1 FROM fails
+                                 ON CONFLICT (doing, step) DO UPDATE SET sagas = c.sagas + 1";
+                    tx.execute(fails, (saga, step, at)).await?;
+                }
+                Goes::Back => leave(tx, "step > $2 AND doing IN ('stuck', 'failed')", saga, "").await?,
                 Goes::Out { outcome } => {
                     let ends = "INSERT INTO indelible_counts AS c (doing, step, sagas, took_ms)
                                 SELECT $2, '', 1, coalesce((SELECT floor(extract(epoch FROM $3 - s.started) * 1000)
@@ -46,6 +52,10 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
         Ok(())
     }
 }
+
+/// It is no longer counted where it stands at a step, if it does.
+const WAS: &str = "UPDATE indelible_counts c SET sagas = c.sagas - 1 FROM indelible_standings s
+                   WHERE s.saga = $1 AND s.step = $2 AND (c.doing, c.step) = (s.doing, s.step)";
 
 /// Takes a saga away from some of the places where it stands.
 async fn leave(tx: &mut PostgresTx, which: &str, saga: &str, step: &str) -> Result<(), ReadModelError> {
