@@ -26,6 +26,10 @@ use run::Run;
 pub struct Crashes {
     /// How many points there are in a run without crashes.
     pub points: usize,
+    /// How many pairs of points they died at, and how many there are.
+    pub pairs: usize,
+    /// See [`pairs`](Self::pairs).
+    pub pairs_in_all: usize,
     /// How many runs there were.
     pub runs: usize,
     /// How many processes died in them.
@@ -40,14 +44,20 @@ pub struct Crashes {
 
 impl fmt::Display for Crashes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { points, runs, crashes, faults, .. } = self;
-        write!(f, "{runs} runs, {crashes} crashes at {points} points, {} faults", faults.len())
+        let Self { points, pairs, pairs_in_all, runs, crashes, faults, .. } = self;
+        let faults = faults.len();
+        write!(
+            f,
+            "{runs} runs, {crashes} crashes at {points} points and {pairs} of {pairs_in_all} pairs, {faults} faults"
+        )
     }
 }
 
 impl std::ops::AddAssign for Crashes {
     fn add_assign(&mut self, other: Self) {
         self.points += other.points;
+        self.pairs += other.pairs;
+        self.pairs_in_all += other.pairs_in_all;
         self.runs += other.runs;
         self.crashes += other.crashes;
         other.seen.into_iter().for_each(|(what, times)| *self.seen.entry(what).or_default() += times);
@@ -66,6 +76,7 @@ impl std::ops::AddAssign for Crashes {
 pub async fn crash_everywhere<S: Saga>(scenario: &Scenario<S>, pairs: usize) -> Crashes {
     let (mut report, alone) = undisturbed(scenario, "crashed").await;
     let points = report.points;
+    report.pairs_in_all = pairs_in_all(points);
     let deaths = (0..points).map(|point| vec![point]).chain((0..).map_while(|nth| pair(points, pairs, nth)));
     for deadly in deaths {
         if report.faults.len() > FAULTS_MAX {
@@ -100,6 +111,7 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
         if run == 0 {
             report = undisturbed;
         }
+        report.pairs_in_all = pairs_in_all(points);
         let deadly = match run.checked_sub(points) {
             None => vec![run],
             Some(nth) => match pair(points, pairs, nth) {
@@ -117,12 +129,10 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
 
 /// The nth pair of `pairs`, spread over all that there are; `None` behind the last.
 fn pair(points: usize, pairs: usize, nth: usize) -> Option<Vec<usize>> {
-    // After a crash some of the moments come again, so the second may come later than there were points.
-    let behind = |first: usize| points + PAIRS_BEYOND - first - 1;
-    let all: usize = (0..points).map(behind).sum();
+    let all = pairs_in_all(points);
     let pairs = pairs.min(all);
     let mut at = (nth < pairs).then(|| nth * all / pairs)?;
-    let first = (0..points).find(|first| match at.checked_sub(behind(*first)) {
+    let first = (0..points).find(|first| match at.checked_sub(behind(points, *first)) {
         Some(left) => {
             at = left;
             false
@@ -130,6 +140,16 @@ fn pair(points: usize, pairs: usize, nth: usize) -> Option<Vec<usize>> {
         None => true,
     })?;
     Some(vec![first, first + 1 + at])
+}
+
+fn pairs_in_all(points: usize) -> usize {
+    (0..points).map(|first| behind(points, first)).sum()
+}
+
+/// How many points may be the second of a pair. After a crash some of the moments come again, so it may come later than there
+/// were points.
+fn behind(points: usize, first: usize) -> usize {
+    points + PAIRS_BEYOND - first - 1
 }
 
 /// How much later than all points the second crash of a pair may be.
@@ -163,7 +183,8 @@ async fn compared<S: Saga, M: AgendaModel>(run: Run<'_, S, M>, deadly: &[usize],
     }
     let mut died = BTreeMap::new();
     played.died.iter().for_each(|at| *died.entry(*at).or_default() += 1);
-    Crashes { runs: 1, crashes: played.died.len(), died, faults, ..Crashes::default() }
+    let pairs = usize::from(deadly.len() == 2);
+    Crashes { pairs, runs: 1, crashes: played.died.len(), died, faults, ..Crashes::default() }
 }
 
 /// What a saga and its children came to, by id. How often something was tried may differ, what it came to may not.

@@ -110,10 +110,10 @@ async fn random_sagas_come_to_the_same_wherever_they_crash() {
         let scenario = random_scenario(seed);
         let report = crash_everywhere_on(&store, &model, &format!("s{seed}"), &scenario, pairs as usize).await;
         assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
+        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "INDELIBLE_SEED={seed}");
         all += report;
     }
     println!("{count} random sagas, each at {pairs} pairs of points: {all}");
-    assert!(all.crashes as u64 >= 10 * count, "only {} processes died", all.crashes);
 }
 
 /// Small sagas whose processes die at every point and at pairs of them: at as many as `INDELIBLE_SMALL_SAGA_PAIRS` says, which
@@ -130,10 +130,10 @@ async fn small_sagas_come_to_the_same_at_pairs_of_points() {
         let report =
             crash_everywhere_on(&store, &model, &format!("s{seed}"), &random_scenario(seed), pairs as usize).await;
         assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
+        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "saga {seed}");
         all += report;
     }
     println!("{all}; they died {:?}", all.died);
-    assert!(all.crashes >= all.points, "only {} processes died", all.crashes);
 }
 
 /// Two steps, the second a wait of half an hour.
@@ -215,7 +215,7 @@ async fn a_server_s_clock_that_was_set_back_is_not_waited_for() {
     let rested = journal[2].0.recorded_at.since(journal[0].0.recorded_at);
     assert!(rested >= Duration::from_millis(50), "its time is the log's: {rested:?}");
     let gone_on = journal[0].0.recorded_at.since(naps.journal("before").await.unwrap()[0].0.recorded_at);
-    assert!(gone_on >= Duration::from_millis(190), "the log's goes on while nobody writes: {gone_on:?}");
+    assert!(gone_on >= Duration::from_millis(180), "the log's goes on while nobody writes: {gone_on:?}");
     assert!(running.drain(SOON).await);
 }
 
