@@ -102,7 +102,7 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
     scenario: &Scenario<S>,
     pairs: usize,
 ) -> Crashes {
-    let (store, mut report) = (store.as_store(), Crashes::default());
+    let (store, mut report, mut singles) = (store.as_store(), Crashes::default(), 0);
     for run in 0_usize.. {
         // Pauses between attempts hang on a saga's id, and points on them.
         let id = format!("{name}.r{run}");
@@ -112,13 +112,12 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
             report = undisturbed;
         }
         report.pairs_in_all = pairs_in_all(points);
-        let deadly = match run.checked_sub(points) {
-            None => vec![run],
-            Some(nth) => match pair(points, pairs, nth) {
-                Some(pair) => pair,
-                None => return report,
-            },
+        let deadly = match pair(points, pairs, report.pairs) {
+            _ if singles < points => vec![singles],
+            Some(pair) => pair,
+            None => return report,
         };
+        singles += usize::from(deadly.len() == 1);
         report += compared(Run::new(scenario, &id, &store, model, deadly.iter().copied()), &deadly, &alone).await;
         if report.faults.len() > FAULTS_MAX {
             return report;
