@@ -428,7 +428,8 @@ fn kills_among_poison_lose_nothing_that_is_parked() {
     for job in [PARKING, REDRIVING] {
         assert!(Running::start(command(job, dir.path(), &[])).succeeds());
         let (_, letters) = runtime.block_on(judge(dir.path(), &log, &mut tally.verdict));
-        assert_eq!(letters.is_empty(), job == REDRIVING, "{letters:?}");
+        // There may be none before either: one that redrives was through, and nothing came after it.
+        assert!(letters.is_empty() || job == PARKING, "{letters:?}");
         tally.letters = tally.letters.max(letters.len());
     }
     let Tallied { hits, verdict, letters, redriven_in_part, .. } = &tally;
@@ -438,6 +439,7 @@ fn kills_among_poison_lose_nothing_that_is_parked() {
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.events, events);
     assert!(hits * 2 >= cycles, "only {hits} kills hit a batch");
+    assert!(*letters > 0, "nothing was parked");
     is_as_after_a_clean_pass(dir.path());
 }
 

@@ -1,4 +1,4 @@
--- What operators want. In tables of their own, so that the step which makes them waits for nobody who reads.
+-- What operators want.
 
 -- Of a version, where they ever wanted something of it.
 CREATE TABLE indelible_wanted (
