@@ -18,7 +18,8 @@ fn because<E>(envelope: &Envelope<E>, key: &str) -> Result<CommandContext, Inval
     CommandContext::caused_by(&envelope.recorded).with_idempotency_key(key)
 }
 
-const ORDER: Ordered = Ordered::PER_STREAM;
+/// What fails or is slow holds up its partition, so there are several.
+const ORDER: Ordered = Ordered::PerStream { partitions: 4 };
 
 /// An order that was placed wants a piece; one that is paid is shipped.
 pub struct OnOrders(pub Executor);
@@ -65,7 +66,8 @@ pub struct OnStock {
 impl React for OnStock {
     const NAME: &'static str = "on_stock";
     const ORDER: Ordered = ORDER;
-    // Events of one shelf wait for each other, so a payment of which nobody knows is asked for again and again.
+    // Events of one shelf wait for each other, and for those of any that shares its partition: so a payment of which nobody
+    // knows is asked for again and again, and soon.
     const RETRY: Retry =
         Retry { attempts_max: 100, pause_first: Duration::from_millis(5), pause_max: Duration::from_millis(100) };
     const DEADLINE: Duration = PATIENCE;

@@ -55,6 +55,7 @@ async fn main() -> Result<()> {
             (Some(worker.add(&model, shop).start().await?), None)
         }
     };
+    println!("at work");
 
     let once = |key: &str| CommandContext::new().with_idempotency_key(key);
     for (item, pieces) in ITEMS {

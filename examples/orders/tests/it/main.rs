@@ -26,14 +26,16 @@ fn orders(dir: &Path, form: &[&str], seed: u64) -> Command {
     orders
 }
 
-/// Kills a run, at some moment before the first order is through, or when so many are; what it said until then.
+/// Kills a run, at some moment after it has begun its work, or when so many orders are through; what it said until then.
 fn killed(mut orders: Command, through: usize) -> String {
     let mut running = orders.spawn().unwrap();
     let mut output = BufReader::new(running.stdout.take().unwrap());
-    if through == 0 {
-        thread::sleep(Duration::from_millis(rand::rng().random_range(20..300)));
-    }
     let mut said = String::new();
+    assert_ne!(output.read_line(&mut said).unwrap(), 0, "it did not begin");
+    assert_eq!(said, "at work\n");
+    if through == 0 {
+        thread::sleep(Duration::from_millis(rand::rng().random_range(0..300)));
+    }
     while said.lines().filter(|line| line.starts_with('o')).count() < through {
         assert_ne!(output.read_line(&mut said).unwrap(), 0, "it ended by itself: {said}");
     }
