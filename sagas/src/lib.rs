@@ -146,7 +146,7 @@
 //! | appends one after the other, until it is shipped | 4 | 7 |
 //! | events, when it is declined | 4 | 17, of them 13 in the journal |
 //! | who reads what | each reactor all events that it wants | the agenda all journals |
-//! | at work at once | a stream's events one after the other: all orders of an item wait for each payment | all orders |
+//! | at work at once | an order of each item: those of an item wait for each payment, and for those of items in the same partition | all orders |
 //!
 //! Without a coordinator nobody says where an order stands, what is undone when is spread over the reactors, and what times
 //! out must be remembered by somebody. Two or three steps that can hardly fail are well left so; what must be undone, waited

@@ -13,7 +13,7 @@ use crate::Failure;
 ///
 /// A reactor is [run](Reactor) as a projection is: with its checkpoint in a read model, its failure policy, its dead
 /// letters, its leases. Each event comes *at least once*, with the same [key](React::react); those of a stream in order,
-/// those of different streams side by side. (What comes again comes behind what came since: also from a worker that has
+/// those of different streams side by side [in each batch](React::ORDER). (What comes again comes behind what came since: also from a worker that has
 /// stood still, and doesn't know yet that another has taken over.) History, and a rebuild, bring nothing about, unless it is
 /// [asked to](React::ON_HISTORY); see there, and [what a new version leaves out](React::VERSION).
 ///
@@ -88,7 +88,10 @@ pub trait React: Send + Sync + 'static {
     /// up while nothing is appended, before the other is first run; or keep the version: a reactor has no tables to be
     /// built anew. While both run, both react to what comes, under the same keys.
     const VERSION: u32 = 1;
-    /// Which events come in order.
+    /// Which events come in order. A partition takes batches of up to [`CALLS_MAX`](Self::CALLS_MAX) events, in which streams
+    /// go side by side, and the next begins when the slowest call of the last is through. When one fails, its batch is made
+    /// again, one by one, and the partition pauses until it is tried again. So what must not wait for others' calls has
+    /// more partitions than the one of [`PER_STREAM`](Order::PER_STREAM); or is a saga.
     const ORDER: Order = Order::PER_STREAM;
     /// What becomes of an event that can't be reacted to, when no retry helped.
     const ON_FAILURE: OnFailure = OnFailure::Stop;
