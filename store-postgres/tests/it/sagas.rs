@@ -230,8 +230,8 @@ async fn an_overview_counts_what_runs_and_what_has_ended() {
     start_errands(&store, 0..30).await;
     judge_errands(&store, dir.path(), 0..30, SOON).await;
     assert!(running.drain(SOON).await);
-    // These stand at their first step, since nobody performs it; but one at two that are side by side, and one at what it
-    // was stuck at before.
+    // These stand at their first step, since nobody performs it; but one at two that are side by side, of which one has
+    // failed, and one at what it was stuck at before.
     start_errands(&store, 30..34).await;
     let tell = async |id: &str, step: &str, act, result| {
         let tell = Tell::Outcome { step: step.into(), act, attempt: 1, result };
@@ -244,6 +244,7 @@ async fn an_overview_counts_what_runs_and_what_has_ended() {
         tell("33", step, Act::Do, Err(Failure::refused("no"))).await;
     }
     tell("33", "a", Act::Undo, Err(Failure::refused("no"))).await;
+    tell("31", "b", Act::Do, Err(Failure::refused("no"))).await;
     errands.retry("33").await.unwrap();
     let head = errands.give_up("32", "it was enough").await.unwrap().token();
     let on = Worker::new(&store).add(&model, Overview::<Errand>::new()).start().await.unwrap();
@@ -260,7 +261,7 @@ async fn an_overview_counts_what_runs_and_what_has_ended() {
     };
     let of = |doing| at(doing, "");
     assert_eq!((of("completed"), of("compensated"), of("given up"), of("running")), (27, 3, 1, 2));
-    assert_eq!((at("running", "a"), at("running", "b"), at("running", "c"), at("compensating", "a")), (1, 1, 1, 1));
+    assert_eq!((at("running", "a"), at("failed", "b"), at("running", "c"), at("compensating", "a")), (1, 1, 1, 1));
     assert_eq!((of("compensating"), of("stuck"), at("stuck", "a")), (1, 0, 0));
     let mut standings = model.standings::<Errand>(100).await.unwrap();
     assert!(standings.is_sorted_by_key(|(_, place)| place.since));
