@@ -403,8 +403,8 @@ mod tests {
         let (_dir, job) = job(0, Work::Sagas { count: 40, at_once: 8 });
         let measured = run_read_model(&Job { subject: Kind::IndelibleRocksdb, ..job }).expect("a measurement");
         let seen: Vec<_> = measured.iter().map(|one| (one.workload.as_str(), one.operations)).collect();
-        // Two have no fifth step.
-        assert_eq!(seen, [("sagas-commands-by-hand", 200), ("sagas-steps", 198)]);
+        // Seven fail, at the first to the fifth step.
+        assert_eq!(seen, [("sagas-commands-by-hand", 200), ("sagas-steps", 181)]);
     }
 
     #[cfg(feature = "stores")]

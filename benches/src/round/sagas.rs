@@ -1,5 +1,5 @@
-//! Sagas of five commands, of which the last is refused in one of twenty, beside the same commands sent by hand; and commands
-//! while sagas wait.
+//! Sagas of five commands, each of which is refused to one in twenty of those that come to it, beside the same commands sent
+//! by hand; and commands while sagas wait.
 
 use std::{
     convert::Infallible,
@@ -50,14 +50,26 @@ impl Handle<Count> for Counter {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Five {
-    fails: bool,
+    /// At which step.
+    fails: Option<usize>,
+}
+impl Five {
+    /// That of a number: of those that come to a step, one in twenty fails there.
+    fn numbered(n: u32) -> Self {
+        let is_refused = |step: &usize| {
+            let mixed = (u64::from(n) * 5 + *step as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32 < (1 << 32) / 20
+        };
+        Self { fails: (0..STEPS.len()).find(is_refused) }
+    }
 }
 impl Saga for Five {
     const NAME: &'static str = "five";
     type Effect = bool;
     fn plan(&self, _: &Past) -> Plan<bool> {
-        let step = |name| Step::new(name, !(self.fails && name == STEPS[4])).undo(true);
-        STEPS.into_iter().fold(Plan::new(), |plan, name| plan.step(step(name)))
+        let steps = STEPS.into_iter().enumerate();
+        let steps = steps.map(|(at, name)| Step::new(name, self.fails != Some(at)).undo(true));
+        steps.fold(Plan::new(), Plan::step)
     }
 }
 struct Counters(Repository<Counter>);
@@ -147,10 +159,10 @@ async fn steps<S: Store + AsStore, M: AgendaModel>(store: &S, model: &M, count: 
     let saga = move |n: u32| {
         let sagas = started.clone();
         async move {
-            let (id, fails) = (n.to_string(), n % 20 == 7);
-            sagas.start(&id, Five { fails }).await?;
+            let (id, five) = (n.to_string(), Five::numbered(n));
+            let expected = if five.fails.is_some() { Outcome::Compensated } else { Outcome::Completed };
+            sagas.start(&id, five).await?;
             let ended = sagas.ended(&id, PATIENCE).await?;
-            let expected = if fails { Outcome::Compensated } else { Outcome::Completed };
             ensure!(ended == Some(expected), "saga {id} has come to {ended:?}");
             Ok(())
         }
@@ -247,4 +259,20 @@ async fn beside_waiting<S: Store + AsStore, M: AgendaModel>(
     let seen = Seen::new(recorder.sum()?, times.seconds)?;
     ensure!(running.drain(PATIENCE).await, "the worker does not end");
     Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_in_twenty_fails_at_each_step() {
+        let mut come = 100_000;
+        let all: Vec<_> = (0..come).filter_map(|n| Five::numbered(n).fails).collect();
+        for step in 0..STEPS.len() {
+            let fail = all.iter().filter(|at| **at == step).count() as u32;
+            assert!((18..=22).contains(&(come / fail)), "{fail} of {come} at {step}");
+            come -= fail;
+        }
+    }
 }
