@@ -103,6 +103,10 @@ pub enum Work {
         events_per_append: u32,
         times: Times,
     },
+    /// One caller appends at a steady rate, and nothing is measured
+    Age {
+        time: Duration,
+    },
     /// Appends for a time, and is killed in the middle
     Crash {
         after: Duration,
@@ -203,7 +207,11 @@ pub struct Times {
     pub warm_up: Duration,
 }
 
-fn seconds(text: &str) -> Result<Duration> {
+/// A time of up to an hour, in seconds.
+///
+/// # Errors
+/// Of what is none.
+pub fn seconds(text: &str) -> Result<Duration> {
     let time = Duration::try_from_secs_f64(text.parse()?)?;
     ensure!(!time.is_zero() && time <= Duration::from_secs(3600), "between 0 and 3600 seconds");
     Ok(time)
@@ -254,7 +262,7 @@ impl Work {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Fill => "fill",
-            Self::Append { .. } | Self::Crash { .. } => "append",
+            Self::Append { .. } | Self::Age { .. } | Self::Crash { .. } => "append",
             Self::Load { cache: Cache::Warm, .. } => "load-warm",
             Self::Load { cache: Cache::Cold, .. } => "load-cold",
             Self::Read => "read",

@@ -42,6 +42,7 @@ pub fn run<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
             Work::Append { callers, others, events_per_append, times } => {
                 append::append::<S>(job, *callers, *others, *events_per_append, *times).await
             }
+            Work::Age { time } => append::age::<S>(job, *time).await,
             Work::Crash { after } => append::crash::<S>(job, *after).await,
             Work::Load { cache, times } => load::<S>(job, *cache, *times).await,
             Work::Read => read::<S>(job).await,

@@ -87,14 +87,19 @@ impl Server {
         self.execute(&format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"))
     }
 
-    /// Gives a database that was filled its name, when what a server does behind its callers' backs is done.
+    /// Gives a database that was filled its name.
     pub fn settle(&self, database: &str, name: &str) -> Result<()> {
+        self.vacuum(database)?;
+        self.drop(name)?;
+        self.execute(&format!("ALTER DATABASE {database} RENAME TO {name}"))
+    }
+
+    /// Does what a server does behind its callers' backs.
+    pub fn vacuum(&self, database: &str) -> Result<()> {
         let client = connect(&self.runtime, &self.url(database))?;
         self.runtime.block_on(client.batch_execute("VACUUM (ANALYZE)"))?;
         drop(client);
-        self.execute("CHECKPOINT")?;
-        self.drop(name)?;
-        self.execute(&format!("ALTER DATABASE {database} RENAME TO {name}"))
+        self.execute("CHECKPOINT")
     }
 
     /// The bytes of the tables in a database, and those of their indexes.

@@ -1,8 +1,10 @@
 //! Rounds on a server: each in a database of its own, and some with company.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use indelible_bench::{
-    job::{Job, Log, Measured, Others, Work},
+    job::{Job, Log, Measured, Others, Place, Work},
     subject::Kind,
 };
 
@@ -36,6 +38,10 @@ impl Bench {
         if is_fill {
             return Ok(all);
         }
+        if let Company::Snapshots(age) = round.company {
+            all.extend(self.beside_snapshots(server, &job, needs_log.then_some(log.as_str()), age)?);
+            return Ok(all);
+        }
         // Those who only read change nothing.
         let is_read = matches!(job.work, Work::Load { .. } | Work::Read);
         let database = if is_read { log.as_str() } else { ROUND };
@@ -43,13 +49,7 @@ impl Bench {
             true => server.place(database),
             false => server.create(database, needs_log.then_some(log.as_str()))?,
         };
-        let snapshot = match round.company {
-            Company::SnapshotElsewhere => Some(server.snapshot(ELSEWHERE)?),
-            Company::Snapshot => Some(server.snapshot(database)?),
-            Company::Nobody | Company::Twin | Company::Neighbour(..) => None,
-        };
         let mut measured = self.in_company(round, &job)?;
-        drop(snapshot);
         if let (Work::Append { .. }, 0, [measured]) = (&job.work, job.log.events, &mut measured[..]) {
             let events = measured.operations * measured.events_per_append;
             if events >= FULL_PAGES_MIN {
@@ -60,6 +60,29 @@ impl Bench {
             server.drop(database)?;
         }
         all.extend(measured);
+        Ok(all)
+    }
+
+    /// Databases that grow side by side until the snapshots have their age; each is then measured alone. Without snapshots
+    /// it is one that has grown likewise, when they are closed and it was vacuumed.
+    fn beside_snapshots(&self, server: &Server, job: &Job, log: Option<&str>, age: Duration) -> Result<Vec<Measured>> {
+        let names = ["snapshot-in-another-database", "snapshot-in-the-same", "snapshot-none"];
+        let databases = ["elsewhere", "same", "none"].map(|name| format!("{ROUND}_{name}"));
+        let places: Vec<Place> = databases.iter().map(|name| server.create(name, log)).collect::<Result<_>>()?;
+        let on = |place: &Place, work: Work| Job { place: place.clone(), work, ..job.clone() };
+        let mut snapshots = vec![server.snapshot(ELSEWHERE)?, server.snapshot(&databases[1])?];
+        self.processes(&places.iter().map(|place| on(place, Work::Age { time: age })).collect::<Vec<_>>())?;
+        let mut all = Vec::new();
+        for ((name, database), place) in names.iter().zip(&databases).zip(&places) {
+            if *name == "snapshot-none" {
+                snapshots.clear();
+                server.vacuum(database)?;
+            }
+            for measured in self.process(&on(place, job.work.clone()), &[])? {
+                all.push(Measured { workload: (*name).into(), ..measured });
+            }
+        }
+        databases.iter().try_for_each(|database| server.drop(database))?;
         Ok(all)
     }
 
@@ -76,7 +99,8 @@ impl Bench {
     /// The round's own process and those that work at the same time.
     fn in_company(&self, round: &Round, job: &Job) -> Result<Vec<Measured>> {
         let jobs = match round.company {
-            Company::Nobody | Company::SnapshotElsewhere | Company::Snapshot => vec![job.clone()],
+            Company::Nobody => vec![job.clone()],
+            Company::Snapshots(_) => bail!("each is measured by itself"),
             Company::Twin => {
                 let Work::Append { callers, .. } = job.work else { bail!("twins append") };
                 vec![

@@ -194,7 +194,7 @@ impl Kind {
             Work::Rebuild { .. } | Work::Sagas { .. } | Work::Timers { .. } => self.is_ours(),
             _ if self == PgByHand => false,
             Work::Fill => self.filler() == self,
-            Work::Append { .. } => true,
+            Work::Append { .. } | Work::Age { .. } => true,
             Work::Read => {
                 matches!(self, File | Rocksdb | IndelibleRocksdb | Fjall) || self.is_shared() && self != PgAutocommit
             }

@@ -1,9 +1,9 @@
 //! What can be measured, and the rounds that each consists of.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use indelible_bench::job::{Cache, Others, Stop, Times, Work, Write};
+use indelible_bench::job::{self, Cache, Others, Stop, Times, Work, Write};
 
 #[derive(Clone, Subcommand)]
 pub enum What {
@@ -23,9 +23,8 @@ pub enum What {
     Processes,
     /// A caller that appends alone, and beside another process with 256 callers [PostgreSQL]
     Lone,
-    /// Appends while a snapshot is open in another database of the server, and in the same; it is as old as the warm-up is
-    /// long [PostgreSQL]
-    Snapshot,
+    /// Appends while an old snapshot is open in another database of the server, and in the same [PostgreSQL]
+    Snapshot(Snapshot),
     /// The whole log into a read model, beside the same rows written by hand
     Project,
     /// How long after its acknowledgement an event is in a read model, at 1,000 events a second
@@ -59,6 +58,13 @@ pub struct Append {
     pub syncs: bool,
 }
 
+#[derive(Args, Clone)]
+pub struct Snapshot {
+    /// How old it is then; until then one caller appends, as often as 256 would have their events written
+    #[arg(long, value_name = "SECONDS", value_parser = job::seconds, default_value = "10")]
+    age: Duration,
+}
+
 /// What is measured at one time.
 pub struct Round {
     pub work: Work,
@@ -75,10 +81,8 @@ pub enum Company {
     Twin,
     /// Another process appends with so many callers, and is measured under this name
     Neighbour(u32, &'static str),
-    /// A snapshot is open in another database
-    SnapshotElsewhere,
-    /// A snapshot is open in this database
-    Snapshot,
+    /// Snapshots of this age are open, in another database or in the same; both are measured, and then without them
+    Snapshots(Duration),
 }
 
 impl From<Work> for Round {
@@ -103,7 +107,10 @@ impl What {
                 let mut parts: Vec<_> = of_any_size.map(|part| (part, LARGE)).into();
                 match on_server {
                     false => parts.push((Self::Open, LARGE)),
-                    true => parts.extend([Self::Processes, Self::Lone, Self::Snapshot].map(|part| (part, EMPTY))),
+                    true => {
+                        let snapshot = Self::Snapshot(Snapshot { age: Duration::from_secs(10) });
+                        parts.extend([Self::Processes, Self::Lone, snapshot].map(|part| (part, EMPTY)));
+                    }
                 }
                 parts
             }
@@ -111,7 +118,7 @@ impl What {
             Self::Append(_)
             | Self::Processes
             | Self::Lone
-            | Self::Snapshot
+            | Self::Snapshot(_)
             | Self::Lag
             | Self::Sagas
             | Self::Timers => {
@@ -141,11 +148,7 @@ impl What {
                 append(1, Company::Nobody, "lone-by-itself"),
                 append(1, Company::Neighbour(MANY, "lone-its-neighbour"), "lone-with-a-neighbour"),
             ],
-            Self::Snapshot => vec![
-                append(MANY, Company::Nobody, "snapshot-none"),
-                append(MANY, Company::SnapshotElsewhere, "snapshot-in-another-database"),
-                append(MANY, Company::Snapshot, "snapshot-in-the-same"),
-            ],
+            Self::Snapshot(Snapshot { age }) => vec![append(MANY, Company::Snapshots(*age), "snapshot")],
             Self::Project => {
                 let writes = if on_server { [Write::Upsert, Write::Set] } else { [Write::Put, Write::Upsert] };
                 let project = |write| [1, 4].map(|partitions| Work::Project { write, partitions }.into());

@@ -132,10 +132,164 @@
 //!
 //! What waits [until](Step::until) a moment is due when the clock says that it has come, whatever the log's time is.
 //!
+//! # A timer alone
+//!
+//! A reminder is a saga that waits, and then does one thing: [started](Sagas::start) it is scheduled, [cancelled](Sagas::cancel)
+//! it is not done. There may be millions.
+//!
+//! ```
+//! # use indelible_core::store::memory::MemoryStore;
+//! # use indelible_projections::memory::MemoryModel;
+//! # use indelible_sagas::*;
+//! # use serde::{Deserialize, Serialize};
+//! # use serde_json::Value;
+//! # use std::{sync::{Arc, Mutex}, time::Duration};
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Reminder {
+//!     invoice: String,
+//! }
+//!
+//! impl Saga for Reminder {
+//!     const NAME: &'static str = "reminder";
+//!     type Effect = String;
+//!     fn plan(&self, _: &Past) -> Plan<String> {
+//!         let days = |days| Duration::from_secs(days * 24 * 3600);
+//!         Plan::new().step(Step::sleep("not due yet", days(3))).step(Step::new("remind", self.invoice.clone()))
+//!     }
+//! }
+//! # #[derive(Clone, Default)] struct Mail(Arc<Mutex<Vec<String>>>);
+//! # impl Perform<Reminder> for Mail {
+//! #     async fn perform(&self, invoice: String, _: &Call) -> Result<Value, Failure> {
+//! #         self.0.lock().unwrap().push(invoice);
+//! #         Ok(Value::Null)
+//! #     }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (store, model, mail, clock) = (MemoryStore::new(), MemoryModel::new(), Mail::default(), SkippingClock::default());
+//!
+//! let reminders = Sagas::<Reminder>::new(&store);
+//! reminders.start("invoice 7", Reminder { invoice: "7".into() }).await?;
+//! reminders.start("invoice 8", Reminder { invoice: "8".into() }).await?;
+//! reminders.cancel("invoice 7", "it was paid").await?;
+//!
+//! let running = SagaWorker::new(&store).with_clock(clock.clone()).add(&model, mail.clone()).start().await?;
+//! clock.skip(Duration::from_secs(3 * 24 * 3600)); // in a test; else three days go by
+//! assert_eq!(reminders.ended("invoice 8", Duration::from_secs(5)).await?, Some(Outcome::Completed));
+//! assert_eq!(*mail.0.lock().unwrap(), ["8"]);
+//! # assert_eq!(reminders.ended("invoice 7", Duration::from_secs(5)).await?, Some(Outcome::Compensated));
+//! # running.drain(Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
+//!
 //! # With a coordinator, or without
 //!
 //! A process can also be left to its participants: [reactors](React) that turn an event of one aggregate into a command to
-//! the next. `examples/orders` has one process in both forms, [choreographed] by two reactors and [orchestrated] by a saga:
+//! the next.
+//!
+//! ```
+//! # use indelible_core::{*, store::memory::MemoryStore};
+//! # use indelible_projections::{Envelope, Wants, Worker, memory::MemoryModel};
+//! # use indelible_sagas::*;
+//! # use serde::{Deserialize, Serialize};
+//! # use std::{convert::Infallible, time::Duration};
+//! # #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+//! # enum OrderEvent { Placed { item: String }, Accepted, Refused }
+//! # #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+//! # #[aggregate(category = "order")]
+//! # struct Order { told: Option<bool> }
+//! # impl Apply for Order {
+//! #     type Event = OrderEvent;
+//! #     fn apply(&mut self, event: &OrderEvent) {
+//! #         match event {
+//! #             OrderEvent::Placed { .. } => {}
+//! #             OrderEvent::Accepted => self.told = Some(true),
+//! #             OrderEvent::Refused => self.told = Some(false),
+//! #         }
+//! #     }
+//! # }
+//! # impl Handle<OrderEvent> for Order {
+//! #     type Error = Infallible;
+//! #     fn handle(&self, event: &OrderEvent, _: &Context<Self>) -> Result<Events<OrderEvent>, Infallible> { Ok(event.clone().into()) }
+//! # }
+//! # #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+//! # enum StockEvent { Reserved { order: String }, Lacked { order: String } }
+//! # #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
+//! # #[aggregate(category = "stock")]
+//! # struct Stock { is_out: bool }
+//! # impl Apply for Stock { type Event = StockEvent; fn apply(&mut self, _: &StockEvent) { self.is_out = true } }
+//! # struct Reserve { order: String }
+//! # impl Handle<Reserve> for Stock {
+//! #     type Error = Infallible;
+//! #     fn handle(&self, Reserve { order }: &Reserve, _: &Context<Self>) -> Result<Events<StockEvent>, Infallible> {
+//! #         let order = order.clone();
+//! #         Ok(if self.is_out { StockEvent::Lacked { order } } else { StockEvent::Reserved { order } }.into())
+//! #     }
+//! # }
+//! /// What is done because of an event is done once, however often that comes.
+//! fn because<E>(envelope: &Envelope<E>, key: &str) -> Result<CommandContext, InvalidInput> {
+//!     CommandContext::caused_by(&envelope.recorded).with_idempotency_key(key)
+//! }
+//!
+//! /// An order that is placed reserves a piece …
+//! struct OnOrders(Repository<Stock>);
+//!
+//! impl React for OnOrders {
+//!     const NAME: &'static str = "on_orders";
+//!     type Event = OrderEvent;
+//!     fn wants() -> Wants<OrderEvent> {
+//!         Wants::of::<Order>()
+//!     }
+//!     async fn react(&self, envelope: &Envelope<OrderEvent>, key: &str) -> Result<(), Failure> {
+//!         if let OrderEvent::Placed { item } = &envelope.event {
+//!             let order = envelope.recorded.stream.id().to_owned();
+//!             self.0.execute(item, Reserve { order }).with(because(envelope, key)?).await?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! /// … and is told whether there was one.
+//! struct OnStock(Repository<Order>);
+//!
+//! impl React for OnStock {
+//!     const NAME: &'static str = "on_stock";
+//!     type Event = StockEvent;
+//!     fn wants() -> Wants<StockEvent> {
+//!         Wants::of::<Stock>()
+//!     }
+//!     async fn react(&self, envelope: &Envelope<StockEvent>, key: &str) -> Result<(), Failure> {
+//!         let (order, told) = match &envelope.event {
+//!             StockEvent::Reserved { order } => (order, OrderEvent::Accepted),
+//!             StockEvent::Lacked { order } => (order, OrderEvent::Refused),
+//!         };
+//!         self.0.execute(order, told).with(because(envelope, key)?).await?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (store, model) = (MemoryStore::new(), MemoryModel::new());
+//! let (orders, stock) = (Repository::<Order>::new(&store), Repository::<Stock>::new(&store));
+//! let running = Worker::new(&store)
+//!     .add(&model, Reactor(OnOrders(stock)))
+//!     .add(&model, Reactor(OnStock(orders.clone())))
+//!     .start()
+//!     .await?;
+//! # for (order, is_first) in [("1", true), ("2", false)] {
+//! #     orders.execute(order, OrderEvent::Placed { item: "tea".into() }).await?;
+//! #     let mut told = None;
+//! #     for _ in 0..500 {
+//! #         tokio::time::sleep(Duration::from_millis(10)).await;
+//! #         told = orders.load(order).await?.told;
+//! #         if told.is_some() { break }
+//! #     }
+//! #     assert_eq!(told, Some(is_first), "order {order}");
+//! # }
+//! # running.drain(Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! `examples/orders` has one process in both forms, [choreographed] by two reactors and [orchestrated] by a saga:
 //! an order reserves a piece, is paid for, and is shipped; where the card is declined the piece is released. They come to
 //! the same, and cost, where nothing goes wrong on the way:
 //!

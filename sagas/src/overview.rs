@@ -1,6 +1,6 @@
 //! Where sagas stand, all together: how many at which step, which, since when; and how many have ended, how.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 use indelible_core::{Cause, Timestamp};
 use indelible_projections::{
@@ -15,7 +15,8 @@ use crate::{Act, Journal, Outcome, Saga, SagaEvent, Task, agenda::Name};
 pub const STANDINGS: Table<(String, String), Place> = Table::new("standings");
 /// How many sagas there are by what they do and the step they do it at, each at all of its steps; and at no step, `""`, by
 /// what they do as a whole, each once, those that have ended by how. So of ten that have ended three were compensated, and
-/// of five that run four wait for a signature.
+/// of five that run four wait for a signature. What was ever `done` or `undone` at a step is counted there too: so one in
+/// fifty flights is undone, and a hotel takes two seconds.
 pub const COUNTS: Table<(String, String), Count> = Table::new("counts");
 
 /// Where a saga stands.
@@ -35,8 +36,15 @@ pub struct Place {
 pub struct Count {
     /// So many.
     pub sagas: u64,
-    /// Of those that have ended, how long they took together, in milliseconds.
+    /// Of those that have ended, and of what was done or undone at a step, how long it took together, in milliseconds.
     pub took_ms: u64,
+}
+
+impl Count {
+    fn and_one_that_took(&mut self, time: Duration) {
+        self.sagas += 1;
+        self.took_ms = self.took_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
 }
 
 /// A projection of a saga's journals into [`STANDINGS`] and [`COUNTS`], in any read model with typed tables: memory, and
@@ -103,7 +111,11 @@ impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
                     count(tx, doing, step, |count| count.sagas += 1)?;
                     tx.put(&STANDINGS, &here, &Place { doing: doing.into(), since: at, started })?;
                 }
-                Goes::From { step } => drop(leave(tx, &(saga.clone(), step.to_owned()))?),
+                Goes::From { step, through } => {
+                    if let (Some(was), Some(how)) = (leave(tx, &(saga.clone(), step.to_owned()))?, through) {
+                        count(tx, how, step, |count| count.and_one_that_took(at.since(was.started)))?;
+                    }
+                }
                 Goes::Fails { step } => {
                     let here = (saga.clone(), step.to_owned());
                     if let Some(was) = leave(tx, &here)? {
@@ -119,16 +131,14 @@ impl<S: Saga, M: ReadModel<Tx: WriteTables>> Project<M> for Overview<S> {
                     }
                 }
                 Goes::Out { outcome } => {
-                    let mut took_ms = 0;
+                    let mut took = Duration::ZERO;
                     for (here, place) in tx.scan_prefix(&STANDINGS, &saga, usize::MAX)? {
                         if here.1.is_empty() {
-                            took_ms = u64::try_from(at.since(place.started).as_millis()).unwrap_or(u64::MAX);
+                            took = at.since(place.started);
                         }
                         leave(tx, &here)?;
                     }
-                    count(tx, outcome, "", |count| {
-                        (count.sagas, count.took_ms) = (count.sagas + 1, count.took_ms.saturating_add(took_ms));
-                    })?;
+                    count(tx, outcome, "", |count| count.and_one_that_took(took))?;
                 }
             }
         }
@@ -155,6 +165,9 @@ pub enum Goes<'a> {
     From {
         /// The step.
         step: &'a str,
+        /// What it is counted as for ever, with the time since it came there: `done` or `undone`. One that was skipped is
+        /// not counted.
+        through: Option<&'static str>,
     },
     /// Nowhere, but it has `failed` at a step, if it is there.
     Fails {
@@ -182,13 +195,14 @@ impl<'a> Goes<'a> {
             SagaEvent::Started { .. } => vec![to("running", "")],
             SagaEvent::StepStarted { step, task: Task::Effect(_), .. } => vec![to("running", step)],
             SagaEvent::StepStarted { step, .. } => vec![to("waiting", step)],
-            SagaEvent::StepDone { step, .. } | SagaEvent::Undone { step } => vec![Self::From { step }],
+            SagaEvent::StepDone { step, .. } => vec![Self::From { step, through: Some("done") }],
+            SagaEvent::Undone { step } => vec![Self::From { step, through: Some("undone") }],
             SagaEvent::StepFailed { step, .. } | SagaEvent::UndoFailed { step, .. } => vec![Self::Fails { step }],
             SagaEvent::Compensating { .. } => vec![Self::Back, to("compensating", "")],
             SagaEvent::UndoStarted { step, .. } => vec![to("compensating", step)],
             SagaEvent::NeedsIntervention { step, .. } => vec![to(STUCK, ""), to(STUCK, step)],
             SagaEvent::Skipped { step, act, .. } | SagaEvent::Retried { step, act, attempt: 0, .. } => {
-                vec![Self::From { step }, to(again(act), "")]
+                vec![Self::From { step, through: None }, to(again(act), "")]
             }
             SagaEvent::Retried { step, act, signal, .. } => {
                 vec![to(again(act), ""), to(if *signal { "waiting" } else { again(act) }, step)]

@@ -143,6 +143,25 @@ fn start<S: Subject>(
     (tasks, recorder)
 }
 
+/// One caller has its events written as often as 256 have theirs, some 300 times a second, in a stream that nobody else
+/// appends to.
+pub(super) async fn age<S: Subject>(job: &Job, time: Duration) -> Result<Vec<Measured>> {
+    let subject = S::open(&job.place, job.log).await?;
+    let (events, mut rng) = (Events::new(0), StdRng::seed_from_u64(1));
+    let mut next = tokio::time::interval(Duration::from_micros(3_333));
+    let end = Instant::now() + time;
+    for expected in 0.. {
+        if Instant::now() >= end {
+            break;
+        }
+        next.tick().await;
+        let data = vec![events.pick(&mut rng)];
+        subject.append(Append { stream: job.log.streams(), expected, events: data, is_rare: false }).await?;
+    }
+    subject.close().await?;
+    Ok(Vec::new())
+}
+
 /// Ends as a process does that is killed: in the middle of appends, without a last word.
 pub(super) async fn crash<S: Subject>(job: &Job, after: Duration) -> Result<Vec<Measured>> {
     let subject = Arc::new(S::open(&job.place, job.log).await?);

@@ -29,7 +29,7 @@ pub(crate) use trouble::{message, told};
 /// Idle partitions write where they have looked to no more often than this.
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often a transaction that came to be in another's way is tried at once.
-const CONFLICTS_MAX: u32 = 20;
+const CONFLICTS_MAX: u64 = 20;
 
 /// A partition that this process owns.
 pub(super) struct Lane<P, M> {
@@ -173,7 +173,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
 
     /// One transaction: the checkpoint, the events, and those that wait behind a parked one.
     async fn transact(&mut self, events: &[Envelope<P::Event>], to: Token) -> Result<(), Trouble> {
-        let (began_at, mut conflicts) = (std::time::Instant::now(), 0);
+        let began_at = std::time::Instant::now();
         let span = match events.is_empty() {
             true => tracing::Span::none(),
             false => meters::span(&self.claim, events),
@@ -181,10 +181,11 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
         for run in self.runs(events).filter(|run| !self.waits(&run[0])) {
             self.before(run).instrument(span.clone()).await?;
         }
+        let mut met = Met::default();
         loop {
-            match self.try_transact(events, to, began_at).instrument(span.clone()).await {
-                Err(trouble) if trouble.is_conflict() && conflicts < CONFLICTS_MAX => give_room(&mut conflicts).await,
-                done => return done,
+            let done = self.try_transact(events, to, began_at).instrument(span.clone()).await;
+            if !met.others(&done).await {
+                return done;
             }
         }
     }
@@ -351,8 +352,18 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
     }
 }
 
-/// Waits a little, so that the transactions that met don't meet again.
-async fn give_room(conflicts: &mut u32) {
-    *conflicts += 1;
-    sleep(Duration::from_millis(rand::random_range(0..=u64::from(*conflicts)))).await;
+/// How often a transaction came to be in another's way.
+#[derive(Default)]
+struct Met(u64);
+
+impl Met {
+    /// Whether it did again, and is to be tried once more: a little later each time, so that those which met don't meet again.
+    async fn others(&mut self, done: &Result<(), Trouble>) -> bool {
+        let again = done.as_ref().is_err_and(Trouble::is_conflict) && self.0 < CONFLICTS_MAX;
+        if again {
+            self.0 += 1;
+            sleep(Duration::from_millis(rand::random_range(0..=self.0))).await;
+        }
+        again
+    }
 }

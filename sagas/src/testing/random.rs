@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use indelible_core::AsStore;
 use indelible_projections::Retry;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Answer, Scenario, Script};
-use crate::{Act, Past, Plan, Saga, Step, Tell};
+use super::{Answer, Crashes, Scenario, Script, crash_everywhere, crash_everywhere_on};
+use crate::{Act, AgendaModel, Past, Plan, Saga, Step, Tell};
 
 /// A saga whose plan is what it is about.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +96,46 @@ pub fn random_scenario(seed: u64) -> Scenario<Random> {
         }
     }
     scenario
+}
+
+/// Has the random sagas of these numbers crash at every point and at so many pairs of points each, on a store and a read
+/// model of the caller's.
+///
+/// # Panics
+/// Where one of them comes to anything else than without crashes.
+pub async fn crash_random_sagas_on<M: AgendaModel>(
+    store: &impl AsStore,
+    model: &M,
+    numbers: impl IntoIterator<Item = u64>,
+    pairs: usize,
+) -> Crashes {
+    let mut all = Crashes::default();
+    for number in numbers {
+        all += whole(
+            number,
+            pairs,
+            crash_everywhere_on(store, model, &format!("s{number}"), &random_scenario(number), pairs).await,
+        );
+    }
+    all
+}
+
+/// The same in memory, each time in a new one.
+///
+/// # Panics
+/// As [`crash_random_sagas_on`].
+pub async fn crash_random_sagas(numbers: impl IntoIterator<Item = u64>, pairs: usize) -> Crashes {
+    let mut all = Crashes::default();
+    for number in numbers {
+        all += whole(number, pairs, crash_everywhere(&random_scenario(number), pairs).await);
+    }
+    all
+}
+
+fn whole(number: u64, pairs: usize, report: Crashes) -> Crashes {
+    assert!(report.faults.is_empty(), "random saga {number}: {report}:\n{}", report.faults.join("\n"));
+    assert_eq!(report.pairs, report.pairs_in_all.min(pairs), "pairs of random saga {number}");
+    report
 }
 
 /// What a random saga is made of.

@@ -5,12 +5,13 @@
 
 use std::{env, time::Duration};
 
+use indelible_core::conformance::fault::{Line, seeded};
 use indelible_sagas::{
     Act, Past, Plan, Saga, Step, Tell,
     bugs::{Bug, choose},
     testing::{
-        Crashes, Scenario, crash_everywhere,
-        random::{SMALL, random_scenario},
+        Scenario, crash_everywhere,
+        random::{SMALL, crash_random_sagas, random_scenario},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -51,39 +52,27 @@ const DIED: [&str; 8] = [
     "before an append",
 ];
 
+const FAULT: &str = "process dies at a point, or at two, in memory";
+
 #[tokio::test]
 async fn random_sagas_come_to_the_same_wherever_they_crash() {
     let (first, count) = (number("INDELIBLE_SEED", 30), number("INDELIBLE_SAGAS", 20));
-    let (pairs, mut all) = (number("INDELIBLE_SAGA_PAIRS", 10), Crashes::default());
-    for seed in first..first + count {
-        let report = crash_everywhere(&random_scenario(seed), pairs as usize).await;
-        assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
-        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "INDELIBLE_SEED={seed}");
-        all += report;
-    }
-    println!(
-        "{count} random sagas, each at {pairs} pairs of points: {all}; they met {:?}, and died {:?}",
-        all.seen, all.died
-    );
-    assert!(count < 20 || all.died.keys().eq(&DIED), "they died {:?}", all.died);
-    let unseen: Vec<_> = SEEN.into_iter().filter(|what| !all.seen.contains_key(what)).collect();
+    let random = crash_random_sagas(first..first + count, number("INDELIBLE_SAGA_PAIRS", 10) as usize).await;
+    println!("{count} random sagas: {random}; they met {:?}, and died {:?}", random.seen, random.died);
+    assert!(count < 20 || random.died.keys().eq(&DIED), "they died {:?}", random.died);
+    let unseen: Vec<_> = SEEN.into_iter().filter(|what| !random.seen.contains_key(what)).collect();
     assert!(count < 20 || unseen.is_empty(), "none of them met {unseen:?}");
-}
 
-#[tokio::test]
-async fn small_sagas_come_to_the_same_at_pairs_of_points() {
-    let (pairs, mut all) = (number("INDELIBLE_SMALL_SAGA_PAIRS", 100), Crashes::default());
-    for seed in SMALL {
-        let report = crash_everywhere(&random_scenario(seed), pairs as usize).await;
-        assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
-        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "saga {seed}");
-        all += report;
-    }
-    println!("{all}; they met {:?}, and died {:?}", all.seen, all.died);
+    let small = crash_random_sagas(SMALL, number("INDELIBLE_SMALL_SAGA_PAIRS", 100) as usize).await;
+    println!("small sagas: {small}; they met {:?}, and died {:?}", small.seen, small.died);
     for what in ["AttemptFailed", "NeedsIntervention", "Signalled", "Skipped", "TimedOut", "Undone", "timer"] {
-        assert!(all.seen.contains_key(what), "none of them met {what}");
+        assert!(small.seen.contains_key(what), "none of them met {what}");
     }
-    assert_eq!(all.seen["Ended"], SMALL.len());
+    assert_eq!(small.seen["Ended"], SMALL.len());
+
+    let (crashes, runs) = ((random.crashes + small.crashes) as u64, (random.runs + small.runs) as u64);
+    let controls = format!("of {count} random sagas {random}; of {} small ones {small}", SMALL.len());
+    Line::clean(FAULT, crashes, crashes, runs, &controls).seed(first).print();
 }
 
 #[tokio::test]
@@ -107,7 +96,7 @@ async fn seeded_bugs_are_found() {
             }
         }
         choose(None);
-        println!("{bug:?} was found {}", found.unwrap_or_else(|| panic!("{bug:?} was not found")));
+        seeded(FAULT, &format!("{bug:?}"), found.is_some(), &found.unwrap_or_default());
     }
 }
 

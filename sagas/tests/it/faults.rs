@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use indelible_core::{
     Aggregate, Append, AppendOutcome, Apply, Cause, Context, Event, EventStore, Events, Handle, Position, Repository,
-    Store, StoreError, StreamId, Timestamp, store::memory::MemoryStore, testing::Layer,
+    Store, StoreError, StreamId, Timestamp, conformance::fault::Line, store::memory::MemoryStore, testing::Layer,
 };
 use indelible_projections::{
     Advance, Claim, DeadLetter, LetterEnd, Partition, PartitionRow, ProjectionId, ReadModel, ReadModelError,
@@ -220,7 +220,8 @@ async fn outcomes_are_those_of_a_log_and_an_agenda_that_never_fail() {
         assert_eq!(keys.iter().filter(happened).count(), keys.len(), "{id}: {brought:?}");
     }
     let seen = faults.0.lock().unwrap().1.clone();
-    println!("{judged:?} through {seen:?}");
+    let (strikes, controls) = (seen.values().sum::<usize>() as u64, format!("{LIVES} workers died; {seen:?}"));
+    Line::clean("log or agenda away, or its answer lost", strikes, strikes, judged.sagas, &controls).seed(seed).print();
     assert!(fs::read_dir(dir.path()).unwrap().count() as u64 > 4 * count);
     assert!(seen.len() == 8 && seen.values().all(|times| *times > 0), "{seen:?}");
 }

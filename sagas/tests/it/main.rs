@@ -1,5 +1,6 @@
 //! Sagas: what they decide, what they survive, and how they are run.
 
+mod bell;
 mod circuits;
 mod correlated;
 mod crashes;
@@ -13,3 +14,4 @@ mod running;
 mod trip;
 mod trouble;
 mod until;
+mod zombies;

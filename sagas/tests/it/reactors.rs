@@ -5,38 +5,16 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{
-    Aggregate, Apply, Context, Event, Events, Handle, Position, Repository, Token, store::memory::MemoryStore,
-};
+use indelible_core::{Position, Repository, Token, store::memory::MemoryStore};
 use indelible_projections::{
     Envelope, OnFailure, ProjectionId, ReadModel, Retry, Waited, Wants, Worker, memory::MemoryModel,
 };
 use indelible_sagas::{Failure, React, Reactor};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-const SOON: Duration = Duration::from_secs(60);
+use crate::bell::{Bell, BellEvent, Ring};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
-enum BellEvent {
-    Rung { times: u64 },
-}
-#[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
-#[aggregate(category = "bell")]
-struct Bell(u64);
-impl Apply for Bell {
-    type Event = BellEvent;
-    fn apply(&mut self, _: &BellEvent) {
-        self.0 += 1;
-    }
-}
-struct Ring;
-impl Handle<Ring> for Bell {
-    type Error = std::convert::Infallible;
-    fn handle(&self, _: &Ring, _: &Context<Self>) -> Result<Events<BellEvent>, Self::Error> {
-        Ok(BellEvent::Rung { times: self.0 + 1 }.into())
-    }
-}
+const SOON: Duration = Duration::from_secs(60);
 
 async fn ring(store: &MemoryStore, bell: &str, times: usize) -> Token {
     let mut last = None;

@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{
-    Aggregate, Apply, Context, Event, EventStore, Events, Handle, Position, Repository, store::memory::MemoryStore,
-};
+use indelible_core::{Aggregate, EventStore, Position, Repository, store::memory::MemoryStore};
 use indelible_projections::{
     Envelope, OnFailure, Order, Partition, ProjectionId, ReadModel, Retry, Wants, Worker, memory::MemoryModel,
 };
@@ -21,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::trip::{Agency, Trip};
+use crate::{
+    bell::{Bell, BellEvent, Ring},
+    trip::{Agency, Trip},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -354,26 +355,6 @@ async fn a_slow_reaction_holds_up_no_other_partition() {
 /// A reactor sees each event of a stream in order, at least once, none of history, and parks what it can't react to.
 #[tokio::test]
 async fn reactors_react_in_order_and_not_to_history() {
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
-    enum BellEvent {
-        Rung { times: u64 },
-    }
-    #[derive(Clone, Default, Serialize, Deserialize, Aggregate)]
-    #[aggregate(category = "bell")]
-    struct Bell(u64);
-    impl Apply for Bell {
-        type Event = BellEvent;
-        fn apply(&mut self, _: &BellEvent) {
-            self.0 += 1;
-        }
-    }
-    struct Ring;
-    impl Handle<Ring> for Bell {
-        type Error = std::convert::Infallible;
-        fn handle(&self, _: &Ring, _: &Context<Self>) -> Result<Events<BellEvent>, Self::Error> {
-            Ok(BellEvent::Rung { times: self.0 + 1 }.into())
-        }
-    }
     type Heard = Arc<Mutex<Vec<(String, u64, String)>>>;
     struct Ear(Heard, Dependency);
     impl React for Ear {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{EventStore, store::memory::MemoryStore};
+use indelible_core::{EventStore, conformance::fault::Line, store::memory::MemoryStore};
 use indelible_projections::{Partition, WorkerId, memory::MemoryModel};
 use indelible_sagas::{
     AgendaModel, Call, Entry, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, Step, Work,
@@ -90,6 +90,8 @@ async fn a_zombie_changes_nothing() {
     assert_eq!(stands().await, before);
     assert_eq!(outside.calls(), [("stay-ada/flight".to_owned(), 1), ("stay-ada/flight".to_owned(), 1)]);
     assert_eq!(outside.happened().len(), 1);
+    Line::clean("a worker thought dead comes back amid a call", 1, 1, 1, "log, journal and agenda are as they were")
+        .print();
     stays.signal("ada", "leave", &()).await.unwrap();
     assert_eq!(stays.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));
     assert!(heir.drain(SOON).await);

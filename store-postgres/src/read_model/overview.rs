@@ -28,7 +28,12 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
                                  ON CONFLICT (doing, step) DO UPDATE SET sagas = c.sagas + 1";
                     tx.execute(comes, (doing, step)).await?;
                 }
-                Goes::From { step } => leave(tx, "step = $2", saga, step).await?,
+                Goes::From { step, through } => {
+                    if let Some(how) = through {
+                        tx.execute(THROUGH, (saga, step, how, at)).await?;
+                    }
+                    leave(tx, "step = $2", saga, step).await?;
+                }
                 Goes::Fails { step } => {
                     tx.execute(WAS, (saga, step)).await?;
                     let fails = "WITH fails AS (UPDATE indelible_standings SET doing = 'failed', since = $3
@@ -39,12 +44,7 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
                 }
                 Goes::Back => leave(tx, "step > $2 AND doing IN ('stuck', 'failed')", saga, "").await?,
                 Goes::Out { outcome } => {
-                    let ends = "INSERT INTO indelible_counts AS c (doing, step, sagas, took_ms)
-                                SELECT $2, '', 1, coalesce((SELECT floor(extract(epoch FROM $3 - s.started) * 1000)
-                                    FROM indelible_standings s WHERE s.saga = $1 AND s.step = ''), 0)::bigint
-                                ON CONFLICT (doing, step)
-                                DO UPDATE SET sagas = c.sagas + 1, took_ms = c.took_ms + excluded.took_ms";
-                    tx.execute(ends, (saga, outcome, at)).await?;
+                    tx.execute(THROUGH, (saga, "", outcome, at)).await?;
                     leave(tx, "step >= $2", saga, "").await?;
                 }
             }
@@ -56,6 +56,13 @@ impl<S: Saga> Project<PostgresModel> for Overview<S> {
 /// It is no longer counted where it stands at a step, if it does.
 const WAS: &str = "UPDATE indelible_counts c SET sagas = c.sagas - 1 FROM indelible_standings s
                    WHERE s.saga = $1 AND s.step = $2 AND (c.doing, c.step) = (s.doing, s.step)";
+
+/// Where it stands it is through, and counted for ever by how, with the time since it came there.
+const THROUGH: &str = "INSERT INTO indelible_counts AS c (doing, step, sagas, took_ms)
+                       SELECT $3, step, 1, floor(extract(epoch FROM $4 - started) * 1000)::bigint
+                       FROM indelible_standings WHERE saga = $1 AND step = $2
+                       ON CONFLICT (doing, step)
+                       DO UPDATE SET sagas = c.sagas + 1, took_ms = c.took_ms + excluded.took_ms";
 
 /// Takes a saga away from some of the places where it stands.
 async fn leave(tx: &mut PostgresTx, which: &str, saga: &str, step: &str) -> Result<(), ReadModelError> {

@@ -5,7 +5,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use indelible_core::conformance::fault;
+use indelible_core::conformance::fault::{self, Line, seeded};
 use indelible_postgres::{Durability, PostgresModel, PostgresStore};
 use indelible_publishing::{
     bugs::{self, Bug},
@@ -20,6 +20,8 @@ use crate::{
     cluster::{fresh_schema, shared_url},
     read_model::fixture::fresh_model,
 };
+
+const FAULT: &str = "publisher, consumer or broker killed";
 
 /// The child: one of the sides.
 pub(crate) fn run(url: &str, job: &str) {
@@ -103,7 +105,8 @@ fn what_is_published_through_kills_is_what_the_log_says() {
     let (judged, killed) = campaign(seed, kills, events, None);
     let judged = judged.unwrap_or_else(|wrong| panic!("INDELIBLE_SEED={seed}: {wrong}"));
     let rate = judged.events as f64 / began.elapsed().as_secs_f64();
-    println!("publisher, consumer, server killed {killed:?} times: {judged:?}, {rate:.0} events/s with all of that");
+    let controls = format!("each of them {killed:?} times; {judged:?}, {rate:.0} events/s with all of that");
+    Line::clean(FAULT, kills, killed.iter().sum(), judged.events, &controls).seed(seed).print();
     assert_eq!(judged.events, events);
     assert!(killed.iter().sum::<u64>() >= kills / 2, "only {killed:?} kills struck them at work");
 }
@@ -117,7 +120,7 @@ fn seeded_bugs_of_publishing_are_caught() {
     for seed in 1..=20 {
         for bug in unseen.clone() {
             if let Err(wrong) = campaign(seed, 12, 4_000, Some(bug)).0 {
-                println!("{bug:?}: {wrong}");
+                seeded(FAULT, &format!("{bug:?}"), true, &wrong);
                 unseen.retain(|other| *other != bug);
             }
             if Bug::ALL.len() - unseen.len() >= enough {
@@ -125,5 +128,5 @@ fn seeded_bugs_of_publishing_are_caught() {
             }
         }
     }
-    panic!("{unseen:?} went unseen");
+    seeded(FAULT, &format!("{unseen:?}"), false, &"twenty campaigns found nothing");
 }

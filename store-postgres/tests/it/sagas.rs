@@ -6,16 +6,15 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{CommandContext, store::memory::MemoryStore};
+use indelible_core::{CommandContext, conformance::fault::Line, store::memory::MemoryStore};
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::{ReadTables, Waited, Worker, WorkerId, memory::MemoryModel};
 use indelible_sagas::{
     Act, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step, Tell,
     overview::{COUNTS, Overview, STANDINGS},
     testing::{
-        Crashes, crash_everywhere_on,
         killed::{Errand, KeptOutside, judge_errands, start_errands},
-        random::{SMALL, random_scenario},
+        random::{SMALL, crash_random_sagas_on},
     },
 };
 use rand::Rng;
@@ -91,49 +90,32 @@ async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
         }
     }
     let judged = judge_errands(&store, outside.path(), 0..started, SOON).await;
-    println!("{rounds} rounds: {judged:?}");
+    let fault = "one of two workers stopped beyond its lease, or killed";
+    Line::clean(fault, rounds, rounds, judged.sagas, &format!("{judged:?}")).print();
     drop(workers);
 }
 
-/// Random sagas whose processes die at every point, and in pairs, on one store and one read model.
+/// Sagas whose processes die at every point, and in pairs, on one store and one read model.
 ///
-/// `INDELIBLE_STORE_SAGAS` says how many sagas (1), `INDELIBLE_STORE_SAGA_PAIRS` at how many pairs of points each (5).
+/// `INDELIBLE_STORE_SAGAS` says how many random sagas (1), `INDELIBLE_STORE_SAGA_PAIRS` at how many pairs of points each (5);
+/// `INDELIBLE_SMALL_SAGA_PAIRS` at how many pairs small ones, which may be all; otherwise it is one of them, and four.
 #[tokio::test]
-async fn random_sagas_come_to_the_same_wherever_they_crash() {
+async fn sagas_come_to_the_same_wherever_they_crash() {
     let url = shared_url();
     let store = PostgresStore::options().schema(fresh_schema()).connections(4).open(&url).await.unwrap();
     let model = PostgresModel::options().schema(fresh_model()).open(&url).await.unwrap();
     let number = |variable, default| child::number(variable).unwrap_or(default);
     let (first, count) = (number("INDELIBLE_SEED", 3), number("INDELIBLE_STORE_SAGAS", 1));
-    let (pairs, mut all) = (number("INDELIBLE_STORE_SAGA_PAIRS", 5), Crashes::default());
-    for seed in first..first + count {
-        let scenario = random_scenario(seed);
-        let report = crash_everywhere_on(&store, &model, &format!("s{seed}"), &scenario, pairs as usize).await;
-        assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
-        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "INDELIBLE_SEED={seed}");
-        all += report;
-    }
-    println!("{count} random sagas, each at {pairs} pairs of points: {all}");
-}
-
-/// Small sagas whose processes die at every point and at pairs of them: at as many as `INDELIBLE_SMALL_SAGA_PAIRS` says, which
-/// may be all that there are. Otherwise it is one saga, and four pairs.
-#[tokio::test]
-async fn small_sagas_come_to_the_same_at_pairs_of_points() {
-    let url = shared_url();
-    let store = PostgresStore::options().schema(fresh_schema()).connections(4).open(&url).await.unwrap();
-    let model = PostgresModel::options().schema(fresh_model()).open(&url).await.unwrap();
+    let pairs = number("INDELIBLE_STORE_SAGA_PAIRS", 5) as usize;
+    let random = crash_random_sagas_on(&store, &model, first..first + count, pairs).await;
     let asked = child::number("INDELIBLE_SMALL_SAGA_PAIRS");
-    let (pairs, few) = asked.map_or((4, 1), |pairs| (pairs, SMALL.len()));
-    let mut all = Crashes::default();
-    for seed in SMALL.into_iter().take(few) {
-        let report =
-            crash_everywhere_on(&store, &model, &format!("s{seed}"), &random_scenario(seed), pairs as usize).await;
-        assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
-        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "saga {seed}");
-        all += report;
-    }
-    println!("{all}; they died {:?}", all.died);
+    let (pairs, few) = asked.map_or((4, 1), |pairs| (pairs as usize, SMALL.len()));
+    let small = crash_random_sagas_on(&store, &model, SMALL.into_iter().take(few), pairs).await;
+    let (crashes, runs) = ((random.crashes + small.crashes) as u64, (random.runs + small.runs) as u64);
+    let controls = format!("of {count} random sagas {random}; of {few} small ones {small}");
+    Line::clean("process dies at a point, or at two, PostgreSQL", crashes, crashes, runs, &controls)
+        .seed(first)
+        .print();
 }
 
 /// Two steps, the second a wait of half an hour.
@@ -259,6 +241,7 @@ async fn an_overview_counts_what_runs_and_what_has_ended() {
     let at = |doing: &str, at: &str| {
         counts.iter().find(|((is, step), _)| is == doing && step == at).map_or(0, |(_, count)| count.sagas)
     };
+    assert_eq!((at("done", "e"), at("undone", "a")), (27, 3));
     let of = |doing| at(doing, "");
     assert_eq!((of("completed"), of("compensated"), of("given up"), of("running")), (27, 3, 1, 2));
     assert_eq!((at("running", "a"), at("failed", "b"), at("running", "c"), at("compensating", "a")), (1, 1, 1, 1));

@@ -11,7 +11,7 @@ use indelible_core::Timestamp;
 use indelible_projections::{
     Advance, DeadLetter, LetterEnd, PartitionRow, ReadModelError, Rows, Tables, WritableTables,
 };
-use rocksdb::{ReadOptions, WriteBatch};
+use rocksdb::{ErrorKind, ReadOptions, WriteBatch};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Inner, Partitions, failed, record, unreadable};
@@ -31,7 +31,7 @@ pub struct RocksTx {
     parked: isize,
     /// Somebody has decided what became of a letter, which the log doesn't know.
     is_decision: bool,
-    turn: OwnedMutexGuard<()>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl RocksTx {
@@ -42,7 +42,7 @@ impl RocksTx {
         turn: OwnedMutexGuard<()>,
     ) -> Self {
         let writes = BTreeMap::new();
-        Self { inner, partitions, advance, space, writes, parked: 0, is_decision: false, turn }
+        Self { inner, partitions, advance, space, writes, parked: 0, is_decision: false, _turn: turn }
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadModelError> {
@@ -123,19 +123,25 @@ impl RocksTx {
         Ok(())
     }
 
-    /// Writes all of it, with the checkpoint, in one piece. Blocks.
-    pub(super) fn commit(self) -> Result<(), ReadModelError> {
-        let Self { inner, partitions, advance, writes, parked, is_decision, turn: _turn, .. } = self;
+    /// Whether it is quickly written: to memory, and to a file that is not synced.
+    pub(super) fn is_quick(&self) -> bool {
+        !self.is_decision
+    }
+
+    /// Writes all of it, with the checkpoint, in one piece; nothing, and `false`, where the engine has writers wait, and this
+    /// one shall not. Blocks.
+    pub(super) fn commit(&self, waits: bool) -> Result<bool, ReadModelError> {
+        let Self { inner, partitions, advance, writes, parked, is_decision, .. } = self;
         let mut rows = partitions.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = fenced(&mut rows, &advance)?;
+        let row = fenced(&mut rows, advance)?;
         let next = PartitionRow {
             position: advance.to,
             updated_at: Timestamp::now(),
-            parked: row.parked.saturating_add_signed(parked),
+            parked: row.parked.saturating_add_signed(*parked),
             ..row.clone()
         };
         let put_rows = |mut batch: WriteBatch| {
-            for (key, value) in &writes {
+            for (key, value) in writes {
                 match value {
                     Some(value) => batch.put(key, value),
                     None => batch.delete(key),
@@ -148,21 +154,24 @@ impl RocksTx {
             batch.put(key, record::encode_partition(&next));
             batch
         };
-        let write = |batch| {
-            let written = inner.db.write_opt(batch, &write_options(is_decision));
-            written.map_err(|error| failed("writing a batch", error))
-        };
+        let mut options = write_options(*is_decision);
+        options.set_no_slowdown(!waits);
+        let write = |batch| inner.db.write_opt(batch, &options);
+        let failed = |error| failed("writing a batch", error);
         if bugs::is_on(bugs::CHECKPOINT_BEFORE_ROWS) {
-            write(put_checkpoint(WriteBatch::default()))?;
+            write(put_checkpoint(WriteBatch::default())).map_err(failed)?;
             thread::sleep(bugs::A_WHILE);
         }
         if bugs::is_on(bugs::CHECKPOINT_AFTER_ROWS) {
-            write(put_rows(WriteBatch::default()))?;
+            write(put_rows(WriteBatch::default())).map_err(failed)?;
             thread::sleep(bugs::A_WHILE);
         }
-        write(put_checkpoint(put_rows(WriteBatch::default())))?;
+        match write(put_checkpoint(put_rows(WriteBatch::default()))) {
+            Err(error) if error.kind() == ErrorKind::Incomplete && !waits => return Ok(false),
+            written => written.map_err(failed)?,
+        }
         *row = next;
-        Ok(())
+        Ok(true)
     }
 }
 

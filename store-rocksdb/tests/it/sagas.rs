@@ -7,13 +7,13 @@
 
 use std::{path::Path, time::Duration};
 
+use indelible_core::conformance::fault::Line;
 use indelible_rocksdb::{RocksModel, RocksStore};
 use indelible_sagas::{
     SagaWorker,
     testing::{
-        Crashes, crash_everywhere_on,
         killed::{KeptOutside, judge_errands, start_errands},
-        random::{SMALL, random_scenario},
+        random::{SMALL, crash_random_sagas_on},
     },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -64,44 +64,23 @@ fn killed_sagas_come_to_what_they_would_have() {
         let store = RocksStore::open(dir.path().join("log")).unwrap();
         judge_errands(&store, &dir.path().join("outside"), 0..count(), SOON).await
     });
-    println!("{killed} kills: {judged:?}");
+    Line::clean("process killed, RocksDB", kills, killed, judged.sagas, &format!("{judged:?}")).print();
     assert!(killed >= 3, "only {killed} kills struck them at work");
     assert!(judged.compensated > 0);
 }
 
+/// `INDELIBLE_SMALL_SAGA_PAIRS` may be all pairs that there are; otherwise it is one small saga, and four.
 #[tokio::test]
-async fn random_sagas_come_to_the_same_wherever_they_crash() {
+async fn sagas_come_to_the_same_wherever_they_crash() {
     let dir = tempfile::tempdir().unwrap();
     let store = RocksStore::open(dir.path().join("log")).unwrap();
     let model = RocksModel::open(dir.path().join("agenda")).unwrap();
     let (first, count) = (number("INDELIBLE_SEED").unwrap_or(3), number("INDELIBLE_STORE_SAGAS").unwrap_or(2));
-    let (pairs, mut all) = (number("INDELIBLE_STORE_SAGA_PAIRS").unwrap_or(10), Crashes::default());
-    for seed in first..first + count {
-        let scenario = random_scenario(seed);
-        let report = crash_everywhere_on(&store, &model, &format!("s{seed}"), &scenario, pairs as usize).await;
-        assert!(report.faults.is_empty(), "INDELIBLE_SEED={seed}: {report}:\n{}", report.faults.join("\n"));
-        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "INDELIBLE_SEED={seed}");
-        all += report;
-    }
-    println!("{count} random sagas, each at {pairs} pairs of points: {all}");
-}
-
-/// Small sagas whose processes die at every point and at pairs of them: at as many as `INDELIBLE_SMALL_SAGA_PAIRS` says, which
-/// may be all that there are. Otherwise it is one saga, and four pairs.
-#[tokio::test]
-async fn small_sagas_come_to_the_same_at_pairs_of_points() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = RocksStore::open(dir.path().join("log")).unwrap();
-    let model = RocksModel::open(dir.path().join("agenda")).unwrap();
-    let asked = number("INDELIBLE_SMALL_SAGA_PAIRS");
-    let (pairs, few) = asked.map_or((4, 1), |pairs| (pairs, SMALL.len()));
-    let mut all = Crashes::default();
-    for seed in SMALL.into_iter().take(few) {
-        let report =
-            crash_everywhere_on(&store, &model, &format!("s{seed}"), &random_scenario(seed), pairs as usize).await;
-        assert!(report.faults.is_empty(), "saga {seed}: {report}:\n{}", report.faults.join("\n"));
-        assert_eq!(report.pairs, report.pairs_in_all.min(pairs as usize), "saga {seed}");
-        all += report;
-    }
-    println!("{all}; they died {:?}", all.died);
+    let pairs = number("INDELIBLE_STORE_SAGA_PAIRS").unwrap_or(10) as usize;
+    let random = crash_random_sagas_on(&store, &model, first..first + count, pairs).await;
+    let (pairs, few) = number("INDELIBLE_SMALL_SAGA_PAIRS").map_or((4, 1), |pairs| (pairs as usize, SMALL.len()));
+    let small = crash_random_sagas_on(&store, &model, SMALL.into_iter().take(few), pairs).await;
+    let (crashes, runs) = ((random.crashes + small.crashes) as u64, (random.runs + small.runs) as u64);
+    let controls = format!("of {count} random sagas {random}; of {few} small ones {small}");
+    Line::clean("process dies at a point, or at two, RocksDB", crashes, crashes, runs, &controls).seed(first).print();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indelible_core::{Cause, Position, RecordedEvent, Timestamp};
 
-use super::{super::ahead::decode, CONFLICTS_MAX, Lane, give_room, trouble::Trouble};
+use super::{super::ahead::decode, Lane, Met, trouble::Trouble};
 use crate::{DeadLetter, Envelope, LetterEnd, OnFailure, Project, ReadModel};
 
 impl<P: Project<M>, M: ReadModel> Lane<P, M> {
@@ -54,14 +54,12 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
                 redriven.push(Envelope { replaying: event.position <= self.claim.replays_to, ..decoded? });
                 self.before(&redriven).await?;
             }
-            let mut conflicts = 0;
+            let mut met = Met::default();
             loop {
-                match self.try_end_letter(&redriven, letter, end).await {
-                    // As with the keeper, which renews the lease.
-                    Err(trouble) if trouble.is_conflict() && conflicts < CONFLICTS_MAX => {
-                        give_room(&mut conflicts).await
-                    }
-                    done => return done,
+                let done = self.try_end_letter(&redriven, letter, end).await;
+                // The keeper, say, which renews the lease.
+                if !met.others(&done).await {
+                    return done;
                 }
             }
         };
