@@ -153,8 +153,8 @@
 //!     const NAME: &'static str = "reminder";
 //!     type Effect = String;
 //!     fn plan(&self, _: &Past) -> Plan<String> {
-//!         let days = |days| Duration::from_secs(days * 24 * 3600);
-//!         Plan::new().step(Step::sleep("not due yet", days(3))).step(Step::new("remind", self.invoice.clone()))
+//!         let three_days = Duration::from_secs(3 * 24 * 3600);
+//!         Plan::new().step(Step::sleep("not due yet", three_days)).step(Step::new("remind", self.invoice.clone()))
 //!     }
 //! }
 //! # #[derive(Clone, Default)] struct Mail(Arc<Mutex<Vec<String>>>);
