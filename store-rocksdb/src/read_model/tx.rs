@@ -20,7 +20,8 @@ use crate::{bugs, engine::write_options};
 /// A transaction of a [`RocksModel`](crate::RocksModel): [`WriteTables`](indelible_projections::WriteTables) writes to
 /// it, and it sees its own writes. Those of a projection have their turns. It is in memory until it is committed.
 ///
-/// Reads block the thread where they need the disk.
+/// Reads block the thread where they need the disk. So does the commit, about as long as the handlers took; where RocksDB
+/// has writers wait, they wait elsewhere.
 pub struct RocksTx {
     inner: Arc<Inner>,
     partitions: Arc<Partitions>,
@@ -205,5 +206,55 @@ impl WritableTables for RocksTx {
     fn write(&mut self, table: &'static str, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), ReadModelError> {
         self.writes.insert(record::row(self.space, table, &key)?, value);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, sync::mpsc, time::Duration};
+
+    use indelible_core::{EventStore, store::memory::MemoryStore};
+    use indelible_projections::{Claim, Partition, ProjectionId, ReadModel, Registration, WorkerId};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::RocksModel;
+
+    /// Where the engine has writers wait, the runtime's threads don't.
+    #[tokio::test]
+    async fn a_write_that_has_to_wait_keeps_nobody_else_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = RocksModel::open(dir.path()).unwrap();
+        let projection = ProjectionId { name: "rows".into(), version: 1 };
+        let head = MemoryStore::new().head().await.unwrap();
+        let registration = Registration { projection: projection.clone(), partitions: 1, head, setup: "" };
+        model.register(&registration).await.unwrap();
+        let claim = model.take(&projection, Partition(0), &WorkerId("a test".into())).await.unwrap().unwrap();
+        let Claim { partition, epoch, position, .. } = claim;
+
+        // One file is too many from now on, and nobody merges any. Whoever waits is let go sooner or later.
+        let stops_at = |inner: &Inner, files| {
+            let options = [("level0_file_num_compaction_trigger", "100"), ("level0_stop_writes_trigger", files)];
+            inner.db.set_options(&options).unwrap();
+        };
+        model.inner.db.flush().unwrap();
+        stops_at(&model.inner, "1");
+        let ((let_go, waits), inner) = (mpsc::channel(), model.inner.clone());
+        let opener = thread::spawn(move || {
+            let _ = waits.recv_timeout(Duration::from_secs(5));
+            stops_at(&inner, "1000");
+        });
+
+        let mut tx = model.begin(&Advance { projection, partition, epoch, from: position, to: position }).await.unwrap();
+        tx.write("rows", b"key".to_vec(), Some(b"value".to_vec())).unwrap();
+        let key = record::row(tx.space, "rows", b"key").unwrap();
+        let stored = || model.inner.db.get(&key).unwrap();
+        let mut commit = pin!(model.commit(tx));
+        assert!(timeout(Duration::from_millis(200), commit.as_mut()).await.is_err(), "it did not wait, or all did");
+        assert_eq!(stored(), None);
+        let_go.send(()).unwrap();
+        timeout(Duration::from_secs(30), commit).await.unwrap().unwrap();
+        assert_eq!(stored().as_deref(), Some(b"value".as_slice()));
+        opener.join().unwrap();
     }
 }
