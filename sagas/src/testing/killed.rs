@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -169,4 +170,11 @@ pub struct ErrandsDone {
     pub effects: u64,
     /// How often one was asked for again, under its key.
     pub repeated: u64,
+}
+
+impl fmt::Display for ErrandsDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sagas, compensated, effects, repeated } = self;
+        write!(f, "{compensated} of {sagas} sagas compensated, {effects} effects, {repeated} calls for one again")
+    }
 }

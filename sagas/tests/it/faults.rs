@@ -13,7 +13,10 @@ use std::{
 use async_trait::async_trait;
 use indelible_core::{
     Aggregate, Append, AppendOutcome, Apply, Cause, Context, Event, EventStore, Events, Handle, Position, Repository,
-    Store, StoreError, StreamId, Timestamp, conformance::fault::Line, store::memory::MemoryStore, testing::Layer,
+    Store, StoreError, StreamId, Timestamp,
+    conformance::fault::{Line, counts},
+    store::memory::MemoryStore,
+    testing::Layer,
 };
 use indelible_projections::{
     Advance, Claim, DeadLetter, LetterEnd, Partition, PartitionRow, ProjectionId, ReadModel, ReadModelError,
@@ -35,13 +38,13 @@ const LIVES: usize = 20;
 
 /// What goes wrong, by chance, and how often each thing did.
 #[derive(Clone)]
-struct Faults(Arc<Mutex<(StdRng, BTreeMap<&'static str, usize>)>>);
+struct Faults(Arc<Mutex<(StdRng, BTreeMap<&'static str, u64>)>>);
 
 impl Faults {
     fn strikes(&self, what: &'static str) -> bool {
         let (random, seen) = &mut *self.0.lock().unwrap();
         let strikes = random.random_bool(0.1);
-        *seen.entry(what).or_default() += usize::from(strikes);
+        *seen.entry(what).or_default() += u64::from(strikes);
         strikes
     }
 
@@ -220,7 +223,7 @@ async fn outcomes_are_those_of_a_log_and_an_agenda_that_never_fail() {
         assert_eq!(keys.iter().filter(happened).count(), keys.len(), "{id}: {brought:?}");
     }
     let seen = faults.0.lock().unwrap().1.clone();
-    let (strikes, controls) = (seen.values().sum::<usize>() as u64, format!("{LIVES} workers died; {seen:?}"));
+    let (strikes, controls) = (seen.values().sum(), format!("{LIVES} workers died; {judged}; {}", counts(&seen)));
     Line::clean("log or agenda away, or its answer lost", strikes, strikes, judged.sagas, &controls).seed(seed).print();
     assert!(fs::read_dir(dir.path()).unwrap().count() as u64 > 4 * count);
     assert!(seen.len() == 8 && seen.values().all(|times| *times > 0), "{seen:?}");

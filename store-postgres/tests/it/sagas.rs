@@ -91,7 +91,7 @@ async fn workers_killed_and_stopped_beyond_their_leases_change_nothing() {
     }
     let judged = judge_errands(&store, outside.path(), 0..started, SOON).await;
     let fault = "one of two workers stopped beyond its lease, or killed";
-    Line::clean(fault, rounds, rounds, judged.sagas, &format!("{judged:?}")).print();
+    Line::clean(fault, rounds, rounds, judged.sagas, &judged.to_string()).print();
     drop(workers);
 }
 

@@ -245,7 +245,8 @@ mod tests {
             stops_at(&inner, "1000");
         });
 
-        let mut tx = model.begin(&Advance { projection, partition, epoch, from: position, to: position }).await.unwrap();
+        let mut tx =
+            model.begin(&Advance { projection, partition, epoch, from: position, to: position }).await.unwrap();
         tx.write("rows", b"key".to_vec(), Some(b"value".to_vec())).unwrap();
         let key = record::row(tx.space, "rows", b"key").unwrap();
         let stored = || model.inner.db.get(&key).unwrap();

@@ -64,7 +64,7 @@ fn killed_sagas_come_to_what_they_would_have() {
         let store = RocksStore::open(dir.path().join("log")).unwrap();
         judge_errands(&store, &dir.path().join("outside"), 0..count(), SOON).await
     });
-    Line::clean("process killed, RocksDB", kills, killed, judged.sagas, &format!("{judged:?}")).print();
+    Line::clean("process killed, RocksDB", kills, killed, judged.sagas, &judged.to_string()).print();
     assert!(killed >= 3, "only {killed} kills struck them at work");
     assert!(judged.compensated > 0);
 }
