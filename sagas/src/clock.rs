@@ -25,13 +25,21 @@ impl Clock for SystemClock {
 
 /// A clock that can be put forward: the system's, and so much more. Clones are one clock.
 ///
+/// It is the worker's. What begins after a skip begins when the log says, which has a clock of its own: put that forward
+/// [as well](indelible_core::store::memory::MemoryStore::skip), or its time is up at once.
+///
 /// ```
+/// use indelible_core::store::memory::MemoryStore;
 /// use indelible_sagas::{Clock, SkippingClock};
 /// use std::time::Duration;
-/// let clock = SkippingClock::default();
-/// let before = clock.now();
-/// clock.skip(Duration::from_secs(3 * 24 * 3600));
-/// assert!(clock.now() >= before + Duration::from_secs(3 * 24 * 3600));
+/// let (clock, store) = (SkippingClock::default(), MemoryStore::new());
+/// let skip = |time| {
+///     clock.skip(time);
+///     store.skip(time);
+/// };
+/// let (before, three_days) = (clock.now(), Duration::from_secs(3 * 24 * 3600));
+/// skip(three_days);
+/// assert!(clock.now() >= before + three_days);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct SkippingClock(Arc<Mutex<Duration>>);

@@ -135,7 +135,8 @@
 //! # A timer alone
 //!
 //! A reminder is a saga that waits, and then does one thing: [started](Sagas::start) it is scheduled, [cancelled](Sagas::cancel)
-//! it is not done. There may be millions.
+//! it is not done. There may be millions. One that goes off while another saga waits is of this kind too: a step
+//! [beside](Plan::side_by_side) the wait starts it, and a step behind cancels it, or it looks itself whether it is still wanted.
 //!
 //! ```
 //! # use indelible_core::store::memory::MemoryStore;

@@ -95,7 +95,8 @@
 //! ```
 //!
 //! Performers are tested by a worker on a [`MemoryStore`](indelible_core::store::memory::MemoryStore), as the trip is run;
-//! time passes for it by a [`SkippingClock`](crate::SkippingClock).
+//! time passes for it by a [`SkippingClock`](crate::SkippingClock), and for the log by
+//! [`MemoryStore::skip`](indelible_core::store::memory::MemoryStore::skip).
 
 mod crash;
 mod given;

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -88,6 +89,13 @@ impl MemoryStore {
     #[must_use]
     pub fn with_codec(self, codec: &'static dyn Codec) -> Self {
         Self { codec, ..self }
+    }
+
+    /// What is recorded from now on is recorded so much later, as if its clock had been put forward: for tests that skip time.
+    pub fn skip(&self, time: Duration) {
+        let mut log = self.log();
+        let later = log.now() + time;
+        log.time = Some(LogTime::from(later));
     }
 
     /// A store of its own with what this one holds up to `head`, as if it had been stopped there and opened again: for

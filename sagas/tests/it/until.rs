@@ -52,6 +52,43 @@ async fn a_step_waits_until_then() {
     assert!(running.drain(SOON).await);
 }
 
+/// A night, after which one goes on.
+#[derive(Clone, Serialize, Deserialize)]
+struct Night;
+impl Saga for Night {
+    const NAME: &'static str = "night";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::sleep("sleep", DAY / 3)).step(Step::new("wake", ()))
+    }
+}
+struct Alarm;
+impl Perform<Night> for Alarm {
+    async fn perform(&self, (): (), _: &Call) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+}
+
+/// Where time is skipped for the log too, what begins behind the skip waits as long as what began before.
+#[tokio::test]
+async fn what_begins_when_time_was_skipped_waits_as_long_as_ever() {
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let running = SagaWorker::new(&store).with_clock(clock.clone()).add(&model, Alarm);
+    let (running, nights) = (running.start().await.unwrap(), Sagas::<Night>::new(&store));
+    let skip = |time| {
+        clock.skip(time);
+        store.skip(time);
+    };
+    for id in ["first", "second"] {
+        nights.start(id, Night).await.unwrap();
+        skip(DAY / 4);
+        assert_eq!(nights.ended(id, Duration::from_millis(500)).await.unwrap(), None, "{id}");
+        skip(DAY / 4);
+        assert_eq!(nights.ended(id, SOON).await.unwrap(), Some(Outcome::Completed), "{id}");
+    }
+    assert!(running.drain(SOON).await);
+}
+
 #[tokio::test]
 async fn what_is_waited_for_survives_crashes() {
     let meeting = Meeting { begins: Timestamp::from_micros(0).unwrap() + 3 * DAY };

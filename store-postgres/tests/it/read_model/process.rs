@@ -100,8 +100,15 @@ impl Site {
         Process { child, told, name: name.into() }
     }
 
+    /// Whoever ends all connections ends this one, too.
     pub(super) async fn rows(&self) -> Vec<PartitionRow> {
-        self.model.partitions(&id("tally", 1)).await.unwrap()
+        let until = Instant::now() + SOON;
+        loop {
+            match self.model.partitions(&id("tally", 1)).await {
+                Err(error) if error.is_retryable() && Instant::now() < until => sleep(Duration::from_millis(20)).await,
+                rows => return rows.unwrap(),
+            }
+        }
     }
 
     /// How far all partitions are, added up.
