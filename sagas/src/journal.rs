@@ -96,7 +96,7 @@ impl<S: Saga> Journal<S> {
         self.correlation
     }
 
-    /// How it ended, if it has.
+    /// How it ended; `None` until it has, also while it is undone.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
     }

@@ -135,8 +135,7 @@
 //! # A timer alone
 //!
 //! A reminder is a saga that waits, and then does one thing: [started](Sagas::start) it is scheduled, [cancelled](Sagas::cancel)
-//! it is not done. There may be millions. One that goes off while another saga waits is of this kind too: a step
-//! [beside](Plan::side_by_side) the wait starts it, and a step behind cancels it, or it looks itself whether it is still wanted.
+//! it is not done. There may be millions.
 //!
 //! ```
 //! # use indelible_core::store::memory::MemoryStore;
@@ -166,21 +165,107 @@
 //! #     }
 //! # }
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (store, model, mail, clock) = (MemoryStore::new(), MemoryModel::new(), Mail::default(), SkippingClock::default());
+//! # let (store, model, mail) = (MemoryStore::new(), MemoryModel::new(), Mail::default());
 //!
 //! let reminders = Sagas::<Reminder>::new(&store);
 //! reminders.start("invoice 7", Reminder { invoice: "7".into() }).await?;
 //! reminders.start("invoice 8", Reminder { invoice: "8".into() }).await?;
 //! reminders.cancel("invoice 7", "it was paid").await?;
 //!
-//! let running = SagaWorker::new(&store).with_clock(clock.clone()).add(&model, mail.clone()).start().await?;
-//! clock.skip(Duration::from_secs(3 * 24 * 3600)); // in a test; else three days go by
+//! // In a test, which skips the log's time, and has the worker go by it; else three days go by.
+//! let running = SagaWorker::new(&store).with_clock(store.clone()).add(&model, mail.clone()).start().await?;
+//! store.skip(Duration::from_secs(3 * 24 * 3600));
 //! assert_eq!(reminders.ended("invoice 8", Duration::from_secs(5)).await?, Some(Outcome::Completed));
 //! assert_eq!(*mail.0.lock().unwrap(), ["8"]);
 //! # assert_eq!(reminders.ended("invoice 7", Duration::from_secs(5)).await?, Some(Outcome::Compensated));
 //! # running.drain(Duration::from_secs(5)).await;
 //! # Ok(()) }
 //! ```
+//!
+//! One that goes off while another saga waits is of this kind too. A step [beside](Plan::side_by_side) the wait starts it,
+//! and when its time has come it looks whether that saga still [waits](Past::waits_for):
+//!
+//! ```
+//! # use indelible_core::store::memory::MemoryStore;
+//! # use indelible_projections::memory::MemoryModel;
+//! # use indelible_sagas::*;
+//! # use serde::{Deserialize, Serialize};
+//! # use serde_json::Value;
+//! # use std::{sync::{Arc, Mutex}, time::Duration};
+//! # const HOUR: Duration = Duration::from_secs(3600);
+//! # #[derive(Clone, Serialize, Deserialize)] struct Offer;
+//! # #[derive(Clone, Serialize, Deserialize)] struct Nudge { offer: String }
+//! impl Saga for Offer {
+//! #   const NAME: &'static str = "offer";
+//! #   type Effect = ();
+//!     fn plan(&self, _: &Past) -> Plan<()> {
+//!         Plan::new().side_by_side([Step::signal("accepted").timeout(24 * HOUR), Step::new("nudge later", ())])
+//!     }
+//! }
+//!
+//! impl Saga for Nudge {
+//! #   const NAME: &'static str = "nudge";
+//! #   type Effect = String;
+//!     fn plan(&self, _: &Past) -> Plan<String> {
+//!         Plan::new().step(Step::sleep("not yet", 12 * HOUR)).step(Step::new("nudge", self.offer.clone()))
+//!     }
+//! }
+//!
+//! struct Sales {
+//!     nudges: Sagas<Nudge>,
+//! }
+//!
+//! impl Perform<Offer> for Sales {
+//!     async fn perform(&self, (): (), call: &Call) -> Result<Value, Failure> {
+//!         let offer = call.saga().to_owned();
+//!         self.nudges.start_in(call.command()?, call.saga(), Nudge { offer }).await?;
+//!         Ok(Value::Null)
+//!     }
+//! }
+//!
+//! struct Mail {
+//!     offers: Sagas<Offer>,
+//! #   sent: Arc<Mutex<Vec<String>>>,
+//! }
+//!
+//! impl Perform<Nudge> for Mail {
+//!     async fn perform(&self, offer: String, _: &Call) -> Result<Value, Failure> {
+//!         if self.offers.load(&offer).await.map_err(Failure::unsure)?.past().waits_for("accepted") {
+//!             // … send it
+//! #           self.sent.lock().unwrap().push(offer);
+//!         }
+//!         Ok(Value::Null)
+//!     }
+//! }
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (store, model, sent) = (MemoryStore::new(), MemoryModel::new(), Arc::<Mutex<Vec<String>>>::default());
+//! # let (offers, nudges) = (Sagas::<Offer>::new(&store), Sagas::<Nudge>::new(&store));
+//! # let running = SagaWorker::new(&store)
+//! #     .with_clock(store.clone())
+//! #     .add(&model, Sales { nudges: nudges.clone() })
+//! #     .add(&model, Mail { offers: offers.clone(), sent: sent.clone() })
+//! #     .start()
+//! #     .await?;
+//! # for id in ["open", "accepted", "cancelled"] {
+//! #     offers.start(id, Offer).await?;
+//! #     while !offers.load(id).await?.past().is_done("nudge later") {
+//! #         tokio::time::sleep(Duration::from_millis(10)).await;
+//! #     }
+//! # }
+//! # offers.signal("accepted", "accepted", &true).await?;
+//! # offers.cancel("cancelled", "no longer for sale").await?;
+//! # store.skip(12 * HOUR);
+//! # for id in ["open", "accepted", "cancelled"] {
+//! #     assert_eq!(nudges.ended(id, Duration::from_secs(5)).await?, Some(Outcome::Completed));
+//! # }
+//! # assert_eq!(*sent.lock().unwrap(), ["open"]);
+//! # store.skip(12 * HOUR);
+//! # assert_eq!(offers.ended("open", Duration::from_secs(5)).await?, Some(Outcome::Compensated));
+//! # running.drain(Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! It can also be [cancelled](Sagas::cancel_in), by a step behind the wait.
 //!
 //! # With a coordinator, or without
 //!
@@ -345,7 +430,7 @@ mod worker;
 
 pub use agenda::{Agenda, AgendaModel, Entry, Item, Work, due_in_tables, put_in_tables, remove_from_tables};
 pub use breaker::{Circuit, CircuitOptions, Dependency};
-pub use clock::{Clock, SkippingClock, SystemClock};
+pub use clock::{Clock, SystemClock};
 pub use event::{Act, Outcome, SagaEvent, Task};
 pub use indelible_projections::Retry;
 pub use journal::{Journal, SagaError, Standing, Tell};

@@ -67,6 +67,11 @@ impl Past {
         self.track(step).is_some_and(|track| matches!(track.way, Way::Done { .. }))
     }
 
+    /// Whether a step has begun, and is neither done nor given up: it waits for its signal or its time, or is tried.
+    pub fn waits_for(&self, step: &str) -> bool {
+        self.track(step).is_some_and(|track| track.is_running() && !track.stopping)
+    }
+
     /// What a step answered; `None` where it isn't done. If the answer is there and is no `T`, nothing is decided, and the
     /// saga stays where it is until its code can read it.
     pub fn result<T: DeserializeOwned>(&self, step: &str) -> Option<T> {

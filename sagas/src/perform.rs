@@ -57,6 +57,12 @@ use crate::{Act, Saga};
 ///     }
 /// }
 /// ```
+///
+/// By the `?` behind a command its [rejection](CommandError::Rejected) [refuses](Failure::Refused) the step, which fails
+/// then: where the domain says so that nothing is left to be done, answer with that instead.
+///
+/// A command's key holds back its repetitions, and not what undoes it: a call that was thought lost may come behind its own
+/// undoing, to an aggregate as to anyone outside. One that minds keeps the key of what was undone, and rejects it.
 pub trait Perform<S: Saga>: Send + Sync + 'static {
     /// Brings an effect about, and says what came of it: the step's [result](crate::Past::result).
     ///

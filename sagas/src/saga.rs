@@ -68,8 +68,8 @@ impl<E> Plan<E> {
     }
 
     /// Then the step after which there is no way back: once it is done nothing is undone any more, and what fails behind
-    /// it needs intervention. So does a pivot that has no undo, when nobody knows whether it happened. There is one at
-    /// most.
+    /// it needs intervention. Its own undo is for when it failed and may have happened all the same: without one it needs
+    /// intervention then. There is one at most.
     #[must_use]
     pub fn pivot(mut self, step: Step<E>) -> Self {
         self.pivots.push(step.name.clone());

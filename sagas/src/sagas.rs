@@ -53,8 +53,8 @@ impl<S: Saga> Clone for Sagas<S> {
     }
 }
 
-/// The longest id of a saga that starts, so that each key of a step fits into 255 bytes, and that of a child's start.
-const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo/start".len();
+/// The longest id of a saga that starts, so that each key of a step fits into 255 bytes, and that by which a child is cancelled.
+const ID_BYTES_MAX: usize = 255 - 64 - STEP_BYTES_MAX - "-//undo/cancel".len();
 
 /// For how long who waits for the end of a saga leaves it alone, at first and at most.
 const BETWEEN_LOOKS_MIN: Duration = Duration::from_millis(1);
@@ -127,9 +127,32 @@ impl<S: Saga> Sagas<S> {
     /// Cancels a saga: what is under way is awaited, and all that may have happened undone.
     ///
     /// # Errors
-    /// [`SagaError::PastPivot`] where there is no way back; those of the store.
+    /// [`SagaError::PastPivot`] where there is no way back, [`Stuck`](SagaError::Stuck) where an operator is waited for,
+    /// [`Stale`](SagaError::Stale) where it is cancelled or undone already, [`Ended`](SagaError::Ended), however that was;
+    /// those of the store.
     pub async fn cancel(&self, id: &str, reason: &str) -> Told {
-        self.tell(CommandContext::new(), id, Tell::Cancel { reason: reason.into() }).await
+        self.cancel_in(CommandContext::new(), id, reason).await
+    }
+
+    /// Cancels a saga in a context, as a step of another: that it has ended is no failure there, or the step would be
+    /// undone.
+    ///
+    /// ```
+    /// # use indelible_core::CommandError;
+    /// # use indelible_sagas::{Call, Failure, Past, Plan, Saga, SagaError, Sagas};
+    /// # use serde_json::Value;
+    /// # async fn perform<Nudge: Saga>(nudges: &Sagas<Nudge>, call: &Call) -> Result<Value, Failure> {
+    /// match nudges.cancel_in(call.command()?, call.saga(), "accepted").await {
+    ///     Ok(_) | Err(CommandError::Rejected(SagaError::Ended | SagaError::Stale)) => Ok(Value::Null),
+    ///     Err(error) => Err(error.into()),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub async fn cancel_in(&self, context: CommandContext, id: &str, reason: &str) -> Told {
+        self.tell(keyed(context, "cancel")?, id, Tell::Cancel { reason: reason.into() }).await
     }
 
     /// As an operator: tries again where a saga [stands](crate::Standing::NeedsIntervention).
@@ -237,7 +260,7 @@ impl<S: Saga> Sagas<S> {
     /// The undo's [`Failure`]: [`NotNow`](Failure::NotNow) until it has ended.
     pub async fn cancel_child(&self, call: &Call, id: &str) -> Result<Value, Failure> {
         let reason = format!("{} is undone", call.key());
-        match self.tell(call.command()?, id, Tell::Cancel { reason }).await {
+        match self.cancel_in(call.command()?, id, &reason).await {
             Ok(_) | Err(CommandError::Rejected(SagaError::Stale | SagaError::Ended)) => {}
             Err(CommandError::Rejected(SagaError::NotStarted)) => return Ok(Value::Null),
             Err(error) => return Err(error.into()),

@@ -1,4 +1,5 @@
-//! Given / when / then for sagas: no store, no clock, no runtime. And [crashes](crash_everywhere) at every point.
+//! Given / when / then for sagas: no store, no clock, no runtime. And [crashes](crash_everywhere) at every point of a plan,
+//! in a world that answers by a script.
 //!
 //! What is written and what effects are goes through its encoding on the way, so that what would not come back from the log
 //! fails its test too. Effects are compared and shown: derive `Debug` and `PartialEq` for them.
@@ -95,8 +96,8 @@
 //! ```
 //!
 //! Performers are tested by a worker on a [`MemoryStore`](indelible_core::store::memory::MemoryStore), as the trip is run;
-//! time passes for it by a [`SkippingClock`](crate::SkippingClock), and for the log by
-//! [`MemoryStore::skip`](indelible_core::store::memory::MemoryStore::skip).
+//! time is skipped by [`MemoryStore::skip`](indelible_core::store::memory::MemoryStore::skip), when that is the worker's
+//! [clock](crate::SagaWorker::with_clock) too.
 
 mod crash;
 mod given;

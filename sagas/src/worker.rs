@@ -129,7 +129,8 @@ impl SagaWorker {
         self
     }
 
-    /// By another clock than the system's, where the read model has none of its own.
+    /// By another clock than the system's, where the read model has none of its own: in tests that skip time that of a
+    /// [`MemoryStore`](indelible_core::store::memory::MemoryStore#method.skip).
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

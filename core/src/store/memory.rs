@@ -91,7 +91,12 @@ impl MemoryStore {
         Self { codec, ..self }
     }
 
-    /// What is recorded from now on is recorded so much later, as if its clock had been put forward: for tests that skip time.
+    /// What time it is to the log: the system's clock, and what was skipped.
+    pub fn now(&self) -> Timestamp {
+        self.log().now()
+    }
+
+    /// Puts the log's clock forward, for tests that skip time: what is recorded from now on is recorded so much later.
     pub fn skip(&self, time: Duration) {
         let mut log = self.log();
         let later = log.now() + time;

@@ -71,6 +71,10 @@ impl std::ops::AddAssign for Crashes {
 /// which must change nothing. Time is skipped. With each effect a command is executed under its key, so that one that came
 /// twice is found in the log.
 ///
+/// It is the plan that crashes: whether it comes to the same, and what may have happened is undone where it says how. Your
+/// performer isn't called, nor are aggregates of yours; and that a step should have an undo, and has none, only you know, and
+/// [`then_undoes`](super::Given::then_undoes) is told.
+///
 /// # Panics
 /// Where the saga can't even be started.
 pub async fn crash_everywhere<S: Saga>(scenario: &Scenario<S>, pairs: usize) -> Crashes {

@@ -8,8 +8,7 @@ use indelible_core::{
 };
 use indelible_projections::{Partition, Waited, Worker, memory::MemoryModel};
 use indelible_sagas::{
-    Act, AgendaModel, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Standing,
-    Step, Work,
+    Act, AgendaModel, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, Standing, Step, Work,
     overview::Overview,
     testing::{Answer, Outside, Script},
 };
@@ -78,7 +77,8 @@ async fn a_step_that_is_tried_again_has_its_timeout_again() {
             Ok(Value::Null)
         }
     }
-    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    // The worker's clock is one of its own, as a database's is.
+    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), MemoryStore::new());
     let running = SagaWorker::new(&store).with_clock(clock.clone()).add(&model, Bank).start().await.unwrap();
     let paid = Sagas::<Paid>::new(&store);
     let stuck = async || {

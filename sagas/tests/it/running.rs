@@ -12,7 +12,7 @@ use indelible_projections::{
 };
 use indelible_sagas::{
     Act, Call, Circuit, CircuitOptions, Dependency, Failure, Journal, Outcome, Past, Perform, Plan, React, Reactor,
-    Saga, SagaEvent, SagaWorker, Sagas, SkippingClock, Standing, Step,
+    Saga, SagaEvent, SagaWorker, Sagas, Standing, Step,
     testing::{Answer, Outside, Script},
 };
 use serde::{Deserialize, Serialize};
@@ -56,14 +56,14 @@ async fn a_step_whose_time_is_up_says_so() {
             Plan::new().step(Step::new("hotel", ()).undo(()).retry(rarely).timeout(day))
         }
     }
-    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
     let outside = Outside::new(Script::new().answers("hotel", [Answer::Lost]));
-    let worker = SagaWorker::new(&store).with_clock(clock.clone()).add::<Stay, _>(&model, outside.clone());
+    let worker = SagaWorker::new(&store).with_clock(store.clone()).add::<Stay, _>(&model, outside.clone());
     let running = worker.start().await.unwrap();
     let stays = Sagas::<Stay>::new(&store);
     stays.start("1", Stay).await.unwrap();
     assert_eq!(stays.ended("1", Duration::from_millis(300)).await.unwrap(), None);
-    clock.skip(Duration::from_secs(24 * 3600));
+    store.skip(Duration::from_secs(24 * 3600));
     assert_eq!(stays.ended("1", SOON).await.unwrap(), Some(Outcome::Compensated));
     let history = stays.history("1").await.unwrap();
     assert!(history.contains("hotel failed: its time is up"), "{history}");
@@ -74,17 +74,17 @@ async fn a_step_whose_time_is_up_says_so() {
 /// A timer of days, and a restart in the middle of it.
 #[tokio::test]
 async fn timers_outlive_their_process_and_can_be_skipped() {
-    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
-    let worker = || SagaWorker::new(&store).with_clock(clock.clone()).add(&model, Reminder);
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
+    let worker = || SagaWorker::new(&store).with_clock(store.clone()).add(&model, Reminder);
     let running = worker().start().await.unwrap();
     let reminders = Sagas::<Remind>::new(&store);
     reminders.start("ada", Remind).await.unwrap();
     assert_eq!(reminders.ended("ada", Duration::from_millis(300)).await.unwrap(), None);
     drop(running);
     let running = worker().start().await.unwrap();
-    clock.skip(Duration::from_secs(3 * 24 * 3600 - 60));
+    store.skip(Duration::from_secs(3 * 24 * 3600 - 60));
     assert_eq!(reminders.ended("ada", Duration::from_millis(700)).await.unwrap(), None);
-    clock.skip(Duration::from_secs(60));
+    store.skip(Duration::from_secs(60));
     assert_eq!(reminders.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));
     assert!(running.drain(SOON).await);
 }
@@ -114,14 +114,14 @@ async fn a_step_waits_while_its_circuit_is_open() {
             self.0.call(async { Ok(Value::Null) }).await
         }
     }
-    let (store, model, clock) = (MemoryStore::new(), MemoryModel::new(), SkippingClock::default());
+    let (store, model) = (MemoryStore::new(), MemoryModel::new());
     let bank = Dependency::new("bank", 1, CircuitOptions::default().open_for(Duration::from_millis(50)));
     bank.force(Some(Circuit::Open));
-    clock.skip(Duration::from_secs(4 * 24 * 3600));
-    let worker = SagaWorker::new(&store).with_clock(clock).add(&model, Bank(bank.clone()));
+    let worker = SagaWorker::new(&store).with_clock(store.clone()).add(&model, Bank(bank.clone()));
     let running = worker.start().await.unwrap();
     let reminders = Sagas::<Remind>::new(&store);
     reminders.start("ada", Remind).await.unwrap();
+    store.skip(Duration::from_secs(3 * 24 * 3600));
     assert_eq!(reminders.ended("ada", Duration::from_millis(300)).await.unwrap(), None);
     bank.force(None);
     assert_eq!(reminders.ended("ada", SOON).await.unwrap(), Some(Outcome::Completed));

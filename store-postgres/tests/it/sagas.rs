@@ -10,7 +10,7 @@ use indelible_core::{CommandContext, conformance::fault::Line, store::memory::Me
 use indelible_postgres::{PostgresModel, PostgresStore};
 use indelible_projections::{ReadTables, Waited, Worker, WorkerId, memory::MemoryModel};
 use indelible_sagas::{
-    Act, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, SkippingClock, Step, Tell,
+    Act, Call, Failure, Outcome, Past, Perform, Plan, Saga, SagaWorker, Sagas, Step, Tell,
     overview::{COUNTS, Overview, STANDINGS},
     testing::{
         killed::{Errand, KeptOutside, judge_errands, start_errands},
@@ -150,7 +150,7 @@ impl<S: Saga> Perform<S> for Works {
 /// forward.
 #[tokio::test]
 async fn types_of_sagas_share_a_read_model_and_its_clock() {
-    let (store, schema, clock) = (MemoryStore::new(), fresh_model(), SkippingClock::default());
+    let (store, schema, clock) = (MemoryStore::new(), fresh_model(), MemoryStore::new());
     clock.skip(Duration::from_secs(3600));
     let model = PostgresModel::options().schema(schema).open(&shared_url()).await.unwrap();
     let worker = SagaWorker::new(&store).with_clock(clock);
