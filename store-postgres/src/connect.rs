@@ -241,8 +241,14 @@ impl Asked {
         client.query_typed(statement, &[]).await
     }
 
-    /// Asks, and gives the connection back.
-    pub(crate) async fn query(mut self, statement: &str, params: Params<'_>, how: How) -> Result<Rows, Error> {
+    /// Asks, and gives the connection back. Rows are made something of as they come, while the server goes on.
+    pub(crate) async fn query<T>(
+        mut self,
+        statement: &str,
+        params: Params<'_>,
+        how: How,
+        made: impl Fn(Row) -> T,
+    ) -> Result<Rows<T>, Error> {
         let client = self.0.as_ref().expect("it is taken out below, and in drop");
         let values = params.iter().map(|(value, _)| *value);
         let stream = if how.prepared {
@@ -256,7 +262,7 @@ impl Asked {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(row) = stream.try_next().await? {
             bytes += row.raw_size_bytes();
-            rows.push(row);
+            rows.push(made(row));
             if bytes > how.bytes_max {
                 return Ok(Rows { rows, bytes, is_cut: true });
             }
@@ -275,8 +281,8 @@ pub(crate) struct How {
 }
 
 /// What it answers.
-pub(crate) struct Rows {
-    pub(crate) rows: Vec<Row>,
+pub(crate) struct Rows<T> {
+    pub(crate) rows: Vec<T>,
     pub(crate) bytes: usize,
     /// Whether it may have more.
     pub(crate) is_cut: bool,
@@ -296,21 +302,23 @@ impl Drop for Asked {
 }
 
 /// Asks on a connection of the pool, and again on another where one breaks: reads may be asked twice.
-pub(crate) async fn ask(
+pub(crate) async fn ask<T>(
     pool: &Pool,
     patience: Duration,
     what: &'static str,
     statement: &str,
     params: Params<'_>,
     how: How,
-) -> Result<Rows, StoreError> {
+    made: impl Fn(Row) -> T,
+) -> Result<Rows<T>, StoreError> {
     let mut patience = Patience::new(patience);
     let until = patience.until();
     let gone = |elapsed| StoreError::unavailable(what, elapsed);
     loop {
         let error: Cause = match time::timeout_at(until, pool.get()).await.map_err(gone)? {
             Ok(client) => {
-                match time::timeout_at(until, Asked::new(client).query(statement, params, how)).await.map_err(gone)? {
+                let asked = Asked::new(client).query(statement, params, how, &made);
+                match time::timeout_at(until, asked).await.map_err(gone)? {
                     Ok(rows) => return Ok(rows),
                     Err(error) if may_pass(&error) => error.into(),
                     Err(error) => return Err(refused(what, error)),

@@ -57,24 +57,38 @@ impl Reader {
         statement: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        Ok(self.ask_for(what, statement, params, usize::MAX).await?.rows)
+        Ok(self.ask_for(what, statement, params, usize::MAX, |row| row).await?.rows)
     }
 
-    /// As [`ask`](Self::ask), for rows of so many bytes, and what makes it more.
-    async fn ask_for(
+    /// As [`ask`](Self::ask), for rows of so many bytes, and what makes it more, each made something of as it comes.
+    async fn ask_for<T>(
         &self,
         what: &'static str,
         statement: &str,
         params: Params<'_>,
         bytes_max: usize,
-    ) -> Result<Rows, StoreError> {
+        made: impl Fn(Row) -> T,
+    ) -> Result<Rows<T>, StoreError> {
         if self.shared.failure().is_some() {
             return Err(self.shared.stopped());
         }
         self.shared.counters.read();
         let options = &self.shared.options;
         let how = How { prepared: options.prepared, bytes_max };
-        connect::ask(&self.pool, options.patience, what, statement, params, how).await
+        connect::ask(&self.pool, options.patience, what, statement, params, how, made).await
+    }
+
+    /// Events, in the order in which they are answered. Those of kinds that are known are made while the server goes on.
+    async fn ask_events(
+        &self,
+        what: &'static str,
+        statement: &str,
+        params: Params<'_>,
+        bytes_max: usize,
+    ) -> Result<Rows<RecordedEvent>, StoreError> {
+        let Rows { rows, bytes, is_cut } =
+            self.ask_for(what, statement, params, bytes_max, |row| self.known(row)).await?;
+        Ok(Rows { rows: self.whole(rows).await?, bytes, is_cut })
     }
 
     /// As [`ask`](Self::ask), and waits for the answer however long it takes.
@@ -102,9 +116,9 @@ impl Reader {
         let rows_max = self.row_bytes.rows_max(category, limit);
         let params: Params<'_> =
             &[(&stream, Type::TEXT), (&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
-        let rows = self.ask_for("reading a stream", statement, params, PAGE_BYTES_MAX).await?;
+        let rows = self.ask_events("reading a stream", statement, params, PAGE_BYTES_MAX).await?;
         self.row_bytes.learn(category, &rows);
-        let page = self.page(&rows, (rows_max, limit), |event| event.version).await?;
+        let page = page(rows, (rows_max, limit), |event| event.version);
         let next = page.next.filter(|next| match read.direction {
             Direction::Forwards => true,
             Direction::Backwards => next.get() > 1,
@@ -139,12 +153,12 @@ impl Reader {
         let params: Params<'_> = &[(&low, Type::INT8), (&high, Type::INT8), (&rows_max, Type::INT8)];
         let mut patience = Patience::new(self.shared.options.patience);
         let page = loop {
-            let rows = self.ask_for("reading the log", statement, params, PAGE_BYTES_MAX).await?;
+            let rows = self.ask_events("reading the log", statement, params, PAGE_BYTES_MAX).await?;
             self.row_bytes.learn(LOG, &rows);
-            let page = self.page(&rows, (rows_max, limit), |event| event.position).await?;
             // Positions have no holes, so a page that is not full ends where the log does.
             let end = if backwards { rows.rows.first() } else { rows.rows.last() };
-            let end = end.map_or(0, |row| row.get::<_, i64>(column::POSITION));
+            let end = end.map_or(0, |event| bigint(event.position.get()));
+            let page = page(rows, (rows_max, limit), |event| event.position);
             let needed = high.min(self.seen());
             if end >= needed || low > needed || (!backwards && page.next.is_some()) {
                 break page;
@@ -154,19 +168,6 @@ impl Reader {
         let next = page.next.map(|last| if backwards { last.before() } else { last.plus(1) });
         let next = next.filter(|next| (low..=high).contains(&bigint(next.get())));
         Ok(Page { events: page.events, next })
-    }
-
-    /// A page of what was answered to a question for so many rows; `next` is the last place in it.
-    async fn page<P>(
-        &self,
-        Rows { rows, is_cut, .. }: &Rows,
-        (rows_max, limit): (i64, usize),
-        place: impl Fn(&RecordedEvent) -> P,
-    ) -> Result<Page<P>, StoreError> {
-        let is_more = *is_cut || rows.len() as i64 == rows_max;
-        let events = self.events(&rows[..rows.len().min(limit)]).await?;
-        let next = events.last().filter(|_| is_more).map(place);
-        Ok(Page { events, next })
     }
 
     /// The last position that this process has seen.
@@ -228,21 +229,19 @@ impl Reader {
             (&(PAGE_BYTES_MAX as i64), Type::INT8),
             (&high.min(seen), Type::INT8),
         ];
-        let mut rows = self.ask("reading the log by filter", &self.shared.statements.page_of_filter, params).await?;
-        let next = match rows.last() {
-            Some(row) if row.get::<_, Option<Uuid>>(column::ID).is_none() => {
-                let place: i64 = row.get(column::POSITION);
-                rows.pop();
-                Some(Position::new(place.cast_unsigned()))
-            }
-            _ => None,
-        };
-        Ok(Page { events: self.events(&rows).await?, next })
+        let (what, statement) = ("reading the log by filter", &self.shared.statements.page_of_filter);
+        let mut rows = self.ask_for(what, statement, params, usize::MAX, |row| self.known(row)).await?.rows;
+        // The last may be no event, but the place from which to go on.
+        let is_place = |row: &Row| row.get::<_, Option<Uuid>>(column::ID).is_none();
+        let place = rows.pop_if(|last| last.as_ref().is_err_and(is_place));
+        let next = place.and_then(Result::err).map(|row| position(&row));
+        Ok(Page { events: self.whole(rows).await?, next })
     }
 
     pub(crate) async fn event_of(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
-        let rows = self.ask("reading an event", &self.shared.statements.event, &[(&id.as_uuid(), Type::UUID)]).await?;
-        Ok(self.events(&rows).await?.pop())
+        let params: Params<'_> = &[(&id.as_uuid(), Type::UUID)];
+        let rows = self.ask_events("reading an event", &self.shared.statements.event, params, usize::MAX).await?;
+        Ok(rows.rows.into_iter().next())
     }
 
     pub(crate) async fn head(&self) -> Result<Token, StoreError> {
@@ -312,18 +311,31 @@ impl Reader {
         rows.iter().map(|row| parsed(row.get(0))).collect()
     }
 
-    pub(crate) async fn events(&self, rows: &[Row]) -> Result<Vec<RecordedEvent>, StoreError> {
-        let known = self.kinds.read().unwrap_or_else(PoisonError::into_inner).clone_if_whole(rows);
-        let kinds = match known {
-            Some(kinds) => kinds,
-            None => self.learn_kinds(rows).await?,
-        };
-        rows.iter().zip(kinds).map(|(row, kind)| decode(row, kind)).collect()
+    /// The event in a row, where that is one, whole, and of a kind that is known.
+    fn known(&self, row: Row) -> Made {
+        let of = |kind: i32| self.kinds.read().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned();
+        let kind = row.get::<_, Option<i32>>(column::KIND).and_then(of);
+        kind.and_then(|kind| decode(&row, kind).ok()).ok_or(row)
     }
 
-    async fn learn_kinds(&self, rows: &[Row]) -> Result<Vec<Kind>, StoreError> {
-        let wanted: BTreeSet<i32> = rows.iter().map(|row| row.get(column::KIND)).collect();
-        let wanted: Vec<i32> = wanted.into_iter().collect();
+    /// All events of rows, when the kinds of the rest are known.
+    async fn whole(&self, rows: Vec<Made>) -> Result<Vec<RecordedEvent>, StoreError> {
+        let unknown: BTreeSet<i32> =
+            rows.iter().filter_map(|made| Some(made.as_ref().err()?.get(column::KIND))).collect();
+        if unknown.is_empty() {
+            return Ok(rows.into_iter().filter_map(Result::ok).collect());
+        }
+        let kinds = self.learn_kinds(unknown.into_iter().collect()).await?;
+        let event = |made: Made| {
+            made.or_else(|row| {
+                let kind = kinds.get(&row.get(column::KIND)).cloned();
+                decode(&row, kind.ok_or_else(|| StoreError::corrupted("an event is of a kind that is not there"))?)
+            })
+        };
+        rows.into_iter().map(event).collect()
+    }
+
+    async fn learn_kinds(&self, wanted: Vec<i32>) -> Result<HashMap<i32, Kind>, StoreError> {
         let params: Params<'_> = &[(&wanted, Type::INT4_ARRAY)];
         let found = self.ask("reading kinds of events", &self.shared.statements.kinds, params).await?;
         let mut learned = HashMap::with_capacity(found.len());
@@ -335,14 +347,28 @@ impl Reader {
             };
             learned.insert(row.get(0), kind);
         }
-        let of_rows = learned.clone_if_whole(rows);
         let mut kinds = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
         if kinds.len() > KINDS_MAX {
             kinds.clear();
         }
-        kinds.extend(learned);
-        of_rows.ok_or_else(|| StoreError::corrupted("an event is of a kind that is not there"))
+        kinds.extend(learned.clone());
+        Ok(learned)
     }
+}
+
+/// What was made of a row: an event, or nothing yet.
+type Made = Result<RecordedEvent, Row>;
+
+/// A page of what was answered to a question for so many rows; `next` is the last place in it.
+fn page<P>(
+    Rows { rows: mut events, is_cut, .. }: Rows<RecordedEvent>,
+    (rows_max, limit): (i64, usize),
+    place: impl Fn(&RecordedEvent) -> P,
+) -> Page<P> {
+    let is_more = is_cut || events.len() as i64 == rows_max;
+    events.truncate(limit);
+    let next = events.last().filter(|_| is_more).map(place);
+    Page { events, next }
 }
 
 /// How large rows are: of each category, and under no name, of the log.
@@ -362,7 +388,7 @@ impl RowBytes {
     }
 
     /// Rises at once and falls by half: too few rows cost a question more, too many a connection.
-    fn learn(&self, category: &str, Rows { rows, bytes, .. }: &Rows) {
+    fn learn<T>(&self, category: &str, Rows { rows, bytes, .. }: &Rows<T>) {
         if rows.is_empty() {
             return;
         }
@@ -375,16 +401,6 @@ impl RowBytes {
             Some(known) => *known = bytes.max(*known / 2).max(1),
             None => drop(known.insert(category.to_owned(), bytes.max(1))),
         }
-    }
-}
-
-/// The kinds of rows, where all of them are known.
-trait Whole {
-    fn clone_if_whole(&self, rows: &[Row]) -> Option<Vec<Kind>>;
-}
-impl Whole for HashMap<i32, Kind> {
-    fn clone_if_whole(&self, rows: &[Row]) -> Option<Vec<Kind>> {
-        rows.iter().map(|row| self.get(&row.get::<_, i32>(column::KIND)).cloned()).collect()
     }
 }
 
@@ -405,9 +421,13 @@ mod column {
     pub(super) const DATA: usize = 12;
 }
 
+fn position(row: &Row) -> Position {
+    Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned())
+}
+
 /// The event in a row.
 fn decode(row: &Row, kind: Kind) -> Result<RecordedEvent, StoreError> {
-    let position = Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned());
+    let position = position(row);
     let corrupted = |what: &str, source: Option<indelible_core::Cause>| StoreError::Corrupted {
         what: format!("{what} of the event at position {position}"),
         source,
