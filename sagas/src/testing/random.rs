@@ -99,13 +99,14 @@ pub fn random_scenario(seed: u64) -> Scenario<Random> {
 }
 
 /// Has the random sagas of these numbers crash at every point and at so many pairs of points each, on a store and a read
-/// model of the caller's.
+/// model of the caller's. Their ids begin with this name, which is another each time that a store is used.
 ///
 /// # Panics
 /// Where one of them comes to anything else than without crashes.
 pub async fn crash_random_sagas_on<M: AgendaModel>(
     store: &impl AsStore,
     model: &M,
+    name: &str,
     numbers: impl IntoIterator<Item = u64>,
     pairs: usize,
 ) -> Crashes {
@@ -114,7 +115,7 @@ pub async fn crash_random_sagas_on<M: AgendaModel>(
         all += whole(
             number,
             pairs,
-            crash_everywhere_on(store, model, &format!("s{number}"), &random_scenario(number), pairs).await,
+            crash_everywhere_on(store, model, &format!("{name}{number}"), &random_scenario(number), pairs).await,
         );
     }
     all

@@ -107,10 +107,10 @@ async fn sagas_come_to_the_same_wherever_they_crash() {
     let number = |variable, default| child::number(variable).unwrap_or(default);
     let (first, count) = (number("INDELIBLE_SEED", 3), number("INDELIBLE_STORE_SAGAS", 1));
     let pairs = number("INDELIBLE_STORE_SAGA_PAIRS", 5) as usize;
-    let random = crash_random_sagas_on(&store, &model, first..first + count, pairs).await;
+    let random = crash_random_sagas_on(&store, &model, "random", first..first + count, pairs).await;
     let asked = child::number("INDELIBLE_SMALL_SAGA_PAIRS");
     let (pairs, few) = asked.map_or((4, 1), |pairs| (pairs as usize, SMALL.len()));
-    let small = crash_random_sagas_on(&store, &model, SMALL.into_iter().take(few), pairs).await;
+    let small = crash_random_sagas_on(&store, &model, "small", SMALL.into_iter().take(few), pairs).await;
     let (crashes, runs) = ((random.crashes + small.crashes) as u64, (random.runs + small.runs) as u64);
     let controls = format!("of {count} random sagas {random}; of {few} small ones {small}");
     Line::clean("process dies at a point, or at two, PostgreSQL", crashes, crashes, runs, &controls)

@@ -77,9 +77,9 @@ async fn sagas_come_to_the_same_wherever_they_crash() {
     let model = RocksModel::open(dir.path().join("agenda")).unwrap();
     let (first, count) = (number("INDELIBLE_SEED").unwrap_or(3), number("INDELIBLE_STORE_SAGAS").unwrap_or(2));
     let pairs = number("INDELIBLE_STORE_SAGA_PAIRS").unwrap_or(10) as usize;
-    let random = crash_random_sagas_on(&store, &model, first..first + count, pairs).await;
+    let random = crash_random_sagas_on(&store, &model, "random", first..first + count, pairs).await;
     let (pairs, few) = number("INDELIBLE_SMALL_SAGA_PAIRS").map_or((4, 1), |pairs| (pairs as usize, SMALL.len()));
-    let small = crash_random_sagas_on(&store, &model, SMALL.into_iter().take(few), pairs).await;
+    let small = crash_random_sagas_on(&store, &model, "small", SMALL.into_iter().take(few), pairs).await;
     let (crashes, runs) = ((random.crashes + small.crashes) as u64, (random.runs + small.runs) as u64);
     let controls = format!("of {count} random sagas {random}; of {few} small ones {small}");
     Line::clean("process dies at a point, or at two, RocksDB", crashes, crashes, runs, &controls).seed(first).print();
