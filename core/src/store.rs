@@ -1,5 +1,5 @@
-//! What a store promises. The documentation of [`EventStore`] is the contract, and the
-//! [conformance suite](mod@crate::conformance) proves it clause by clause.
+//! What a store promises. The documentation of [`EventStore`] is the contract, and the conformance suite (`conformance`, with
+//! the feature of that name) proves it clause by clause.
 
 use std::sync::Arc;
 

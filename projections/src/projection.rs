@@ -265,10 +265,10 @@ impl OnFailure {
     pub const PARK: Self = Self::Park { streams_max: 1_000 };
 }
 
-/// How an event that could not be handled is tried again.
+/// How an event that could not be handled, or a step of a saga, is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// The most attempts at an event, the first among them, at least 1.
+    /// The most attempts, the first among them, at least 1.
     pub attempts_max: u32,
     /// The pause before the second attempt. It doubles with each, and a random half of it is left out.
     pub pause_first: Duration,
@@ -280,6 +280,8 @@ impl Retry {
     /// 5 attempts, after 100 ms to 10 s.
     pub const DEFAULT: Self =
         Self { attempts_max: 5, pause_first: Duration::from_millis(100), pause_max: Duration::from_secs(10) };
+    /// The same pauses, and no end.
+    pub const FOREVER: Self = Self { attempts_max: u32::MAX, ..Self::DEFAULT };
     /// No second attempt.
     pub const NEVER: Self = Self { attempts_max: 1, ..Self::DEFAULT };
 

@@ -107,7 +107,7 @@ impl<S: Saga> Journal<S> {
 pub enum Standing {
     /// There is none of this id.
     NotStarted,
-    /// It goes forward.
+    /// It goes forward, or is cancelled and waits for what is under way.
     Running,
     /// It is undone.
     Compensating,

@@ -9,7 +9,7 @@
 //! use indelible_sagas::{Call, Failure, Outcome, Past, Perform, Plan, Retry, Saga, SagaWorker, Sagas, Step};
 //! use serde::{Deserialize, Serialize};
 //! use serde_json::{Value, json};
-//! use std::{collections::BTreeSet, sync::{Arc, Mutex}, time::Duration};
+//! use std::{collections::BTreeMap, sync::{Arc, Mutex}, time::Duration};
 //!
 //! #[derive(Clone, Serialize, Deserialize)]
 //! struct Trip {
@@ -21,6 +21,7 @@
 //!     Book { what: String, to: String },
 //!     Cancel { what: String },
 //!     Charge { cents: u64 },
+//!     Refund,
 //! }
 //!
 //! impl Saga for Trip {
@@ -34,20 +35,19 @@
 //!         };
 //!         let price = |what| past.result::<u64>(what).unwrap_or_default();
 //!         let cents = ["flight", "hotel", "car"].map(price).iter().sum();
-//!         // Until its time is up.
-//!         let patient = Retry { attempts_max: u32::MAX, ..Retry::DEFAULT };
 //!         Plan::new()
 //!             .step(book("flight").retry(Retry { attempts_max: 10, ..Retry::DEFAULT }))
-//!             .side_by_side([book("hotel").retry(patient).timeout(Duration::from_secs(60)), book("car")])
-//!             .pivot(Step::new("pay", Effect::Charge { cents }))
+//!             .side_by_side([book("hotel").retry(Retry::FOREVER).timeout(Duration::from_secs(60)), book("car")])
+//!             .pivot(Step::new("pay", Effect::Charge { cents }).undo(Effect::Refund))
 //!     }
 //! }
 //!
-//! /// Brings the effects about outside, where bookings are kept by their keys: one that is repeated counts once, and one is
-//! /// cancelled by the key that it was made under, since its answer may have been lost.
+//! /// Brings the effects about outside, where bookings are kept by their keys, and whether they stand: one that is repeated
+//! /// counts once. One is cancelled by the key that it was made under, since its answer may have been lost, or may come yet:
+//! /// then it is refused.
 //! #[derive(Clone, Default)]
 //! struct Agency {
-//!     bookings: Arc<Mutex<BTreeSet<String>>>,
+//!     bookings: Arc<Mutex<BTreeMap<String, bool>>>,
 //! }
 //!
 //! impl Perform<Trip> for Agency {
@@ -55,12 +55,12 @@
 //!         let mut bookings = self.bookings.lock().unwrap();
 //!         match effect {
 //!             Effect::Book { what, to } if what == "car" && to == "Venice" => Err(Failure::refused("no cars there")),
-//!             Effect::Book { .. } => {
-//!                 bookings.insert(call.key().into());
-//!                 Ok(json!(10_000)) // its price
-//!             }
-//!             Effect::Cancel { .. } => Ok(json!(bookings.remove(call.step_key()))),
-//!             Effect::Charge { .. } => Ok(Value::Null),
+//!             Effect::Book { .. } => match bookings.entry(call.key().into()).or_insert(true) {
+//!                 true => Ok(json!(10_000)), // its price
+//!                 false => Err(Failure::refused("it was cancelled")),
+//!             },
+//!             Effect::Cancel { .. } => Ok(json!(bookings.insert(call.step_key().into(), false))),
+//!             Effect::Charge { .. } | Effect::Refund => Ok(Value::Null),
 //!         }
 //!     }
 //! }
@@ -73,14 +73,15 @@
 //! trips.start("2", Trip { to: "Venice".into() }).await?;
 //! assert_eq!(trips.ended("1", Duration::from_secs(5)).await?, Some(Outcome::Completed));
 //! assert_eq!(trips.ended("2", Duration::from_secs(5)).await?, Some(Outcome::Compensated));
-//! assert_eq!(agency.bookings.lock().unwrap().len(), 3); // those of the first
+//! assert_eq!(agency.bookings.lock().unwrap().values().filter(|stands| **stands).count(), 3); // those of the first
 //! println!("{}", trips.history("2").await?);
 //! # running.drain(Duration::from_secs(5)).await;
 //! # Ok(()) }
 //! ```
 //!
-//! [Its tests](testing), with the feature `testing`, need none of that: given / when / then, and crashes at every point. An
-//! effect may be [a command](Perform) to an aggregate, too.
+//! Its tests need none of that: given / when / then, and crashes at every point, in `testing`, with the feature of that name.
+//! An effect may be [a command](Perform) to an aggregate, too. The crate `indelible` has all of this as `indelible::sagas`, with
+//! its feature `sagas`, and what is used most at its root.
 //!
 //! # How it survives
 //!
@@ -199,7 +200,8 @@
 //! #   const NAME: &'static str = "offer";
 //! #   type Effect = ();
 //!     fn plan(&self, _: &Past) -> Plan<()> {
-//!         Plan::new().side_by_side([Step::signal("accepted").timeout(24 * HOUR), Step::new("nudge later", ())])
+//!         let later = Step::new("nudge later", ()).retry(Retry::FOREVER); // no offer fails for want of a nudge
+//!         Plan::new().side_by_side([Step::signal("accepted").timeout(24 * HOUR), later])
 //!     }
 //! }
 //!
@@ -248,9 +250,7 @@
 //! #     .await?;
 //! # for id in ["open", "accepted", "cancelled"] {
 //! #     offers.start(id, Offer).await?;
-//! #     while !offers.load(id).await?.past().is_done("nudge later") {
-//! #         tokio::time::sleep(Duration::from_millis(10)).await;
-//! #     }
+//! #     assert!(offers.until(id, Duration::from_secs(5), |offer| offer.past().is_done("nudge later")).await?);
 //! # }
 //! # offers.signal("accepted", "accepted", &true).await?;
 //! # offers.cancel("cancelled", "no longer for sale").await?;
@@ -265,7 +265,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It can also be [cancelled](Sagas::cancel_in), by a step behind the wait.
+//! Its twelve hours run from its own start. It can also be [cancelled](Sagas::cancel_in), by a step behind the wait. A test
+//! that skips time waits before it does until what is to wait [waits](Sagas::until), and behind it for what comes of that.
 //!
 //! # With a coordinator, or without
 //!

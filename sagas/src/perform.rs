@@ -62,7 +62,8 @@ use crate::{Act, Saga};
 /// then: where the domain says so that nothing is left to be done, answer with that instead.
 ///
 /// A command's key holds back its repetitions, and not what undoes it: a call that was thought lost may come behind its own
-/// undoing, to an aggregate as to anyone outside. One that minds keeps the key of what was undone, and rejects it.
+/// undoing, to an aggregate as to anyone outside. One that minds is told the step's [key](Call::step_key) by both commands,
+/// keeps it when it is undone, by an event also where nothing was there to undo, and then rejects the other.
 pub trait Perform<S: Saga>: Send + Sync + 'static {
     /// Brings an effect about, and says what came of it: the step's [result](crate::Past::result).
     ///

@@ -69,7 +69,8 @@ impl<E> Plan<E> {
 
     /// Then the step after which there is no way back: once it is done nothing is undone any more, and what fails behind
     /// it needs intervention. Its own undo is for when it failed and may have happened all the same: without one it needs
-    /// intervention then. There is one at most.
+    /// intervention then. There is one at most. What must not fail behind it is tried [for ever](Retry::FOREVER), by a performer
+    /// that is never [refused](crate::Failure::Refused).
     #[must_use]
     pub fn pivot(mut self, step: Step<E>) -> Self {
         self.pivots.push(step.name.clone());
@@ -153,15 +154,18 @@ impl<E> Step<E> {
         Self { name: name.into(), what, undo: None, timeout: None, deadline, retry: Retry::DEFAULT }
     }
 
-    /// That is undone by this effect, if it may have happened and the saga fails later.
+    /// That is undone by this effect, if it may have happened and the saga fails later. It also comes for what has not happened
+    /// after all, and for a call that was given up before it was made, and is done then: there is nothing to undo. It is tried
+    /// by the step's [policy](Self::retry), without its timeout; when that is used up an operator is asked.
     #[must_use]
     pub fn undo(mut self, effect: E) -> Self {
         self.undo = Some(effect);
         self
     }
 
-    /// That fails when it is not done so long after it began. An attempt under way is awaited, and counts. The attempts of
-    /// [`Retry::DEFAULT`] are used up in seconds: what is to be tried until its time is up needs [more](Self::retry).
+    /// That fails when it is not done so long after it began, as soon as a worker looks: what comes late, but before that,
+    /// counts. An attempt under way is awaited, and counts. The attempts of [`Retry::DEFAULT`] are used up in seconds: what is
+    /// to be tried until its time is up is tried [for ever](Retry::FOREVER).
     #[must_use]
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = Some(time);
@@ -175,7 +179,7 @@ impl<E> Step<E> {
         self
     }
 
-    /// That is tried again by this policy, and undone by it too: [`Retry::DEFAULT`].
+    /// That is tried again by this policy, and undone by it too: [`Retry::DEFAULT`], five attempts in some seconds.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;

@@ -91,8 +91,8 @@ impl<S: Saga> Sagas<S> {
         self.tell(keyed(context, "start")?, id, Tell::Start(about)).await
     }
 
-    /// Sends a saga a signal, which a step of that name waits for, or will. One that is over, or was never started, takes
-    /// none, and none is nested more than 100 levels deep.
+    /// Sends a saga a signal, which a step of that name waits for, or will. One that is undone takes it, and nothing comes of
+    /// it; one that is over, or was never started, takes none, and none is nested more than 100 levels deep.
     ///
     /// # Errors
     /// [`SagaError`]; those of the store.
@@ -124,7 +124,8 @@ impl<S: Saga> Sagas<S> {
         CommandContext::caused_by(event).with_idempotency_key(event.id.to_string())
     }
 
-    /// Cancels a saga: what is under way is awaited, and all that may have happened undone.
+    /// Cancels a saga: what is under way is awaited, and all that may have happened undone. Where that was the pivot, and it is
+    /// done, the saga goes on all the same.
     ///
     /// # Errors
     /// [`SagaError::PastPivot`] where there is no way back, [`Stuck`](SagaError::Stuck) where an operator is waited for,
@@ -285,19 +286,44 @@ impl<S: Saga> Sagas<S> {
     /// # Errors
     /// As [`Repository::load`].
     pub async fn ended(&self, id: &str, time: Duration) -> Result<Option<Outcome>, LoadError> {
+        self.found(id, time, |journal| journal.outcome().cloned()).await
+    }
+
+    /// Waits until this is true of a saga, and says whether it came to it in time.
+    ///
+    /// # Errors
+    /// As [`Repository::load`].
+    pub async fn until(
+        &self,
+        id: &str,
+        time: Duration,
+        is_so: impl Fn(&Journal<S>) -> bool + Send,
+    ) -> Result<bool, LoadError> {
+        Ok(self.found(id, time, move |journal| is_so(journal).then_some(())).await?.is_some())
+    }
+
+    async fn found<T>(
+        &self,
+        id: &str,
+        time: Duration,
+        wanted: impl Fn(&Journal<S>) -> Option<T> + Send,
+    ) -> Result<Option<T>, LoadError> {
         let until = Instant::now() + time;
         let mut published = self.journals.executor().store().published();
         let mut pause = BETWEEN_LOOKS_MIN;
         loop {
             published.mark_unchanged();
-            if let Some(outcome) = self.load(id).await?.outcome() {
-                return Ok(Some(outcome.clone()));
+            let is_last = Instant::now() >= until;
+            let saga = self.load(id).await?;
+            let found = wanted(&saga);
+            if found.is_some() || is_last {
+                return Ok(found);
             }
-            if !timeout_at(until, published.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+            if timeout_at(until, published.changed()).await.is_ok_and(|changed| changed.is_err()) {
                 return Ok(None);
             }
             // Most of what is appended is about others.
-            sleep(pause).await;
+            sleep(pause.min(until - Instant::now())).await;
             pause = (2 * pause).min(BETWEEN_LOOKS_MAX);
         }
     }

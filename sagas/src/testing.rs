@@ -22,6 +22,7 @@
 //! #     Book { what: String, to: String },
 //! #     Cancel { what: String },
 //! #     Charge { cents: u64 },
+//! #     Refund,
 //! # }
 //! #
 //! # impl Saga for Trip {
@@ -35,12 +36,10 @@
 //! #         };
 //! #         let price = |what| past.result::<u64>(what).unwrap_or_default();
 //! #         let cents = ["flight", "hotel", "car"].map(price).iter().sum();
-//! #         // Until its time is up.
-//! #         let patient = Retry { attempts_max: u32::MAX, ..Retry::DEFAULT };
 //! #         Plan::new()
 //! #             .step(book("flight").retry(Retry { attempts_max: 10, ..Retry::DEFAULT }))
-//! #             .side_by_side([book("hotel").retry(patient).timeout(Duration::from_secs(60)), book("car")])
-//! #             .pivot(Step::new("pay", Effect::Charge { cents }))
+//! #             .side_by_side([book("hotel").retry(Retry::FOREVER).timeout(Duration::from_secs(60)), book("car")])
+//! #             .pivot(Step::new("pay", Effect::Charge { cents }).undo(Effect::Refund))
 //! #     }
 //! # }
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -97,7 +96,7 @@
 //!
 //! Performers are tested by a worker on a [`MemoryStore`](indelible_core::store::memory::MemoryStore), as the trip is run;
 //! time is skipped by [`MemoryStore::skip`](indelible_core::store::memory::MemoryStore::skip), when that is the worker's
-//! [clock](crate::SagaWorker::with_clock) too.
+//! [clock](crate::SagaWorker::with_clock) too; and a [`call`] that comes late is handed to them.
 
 mod crash;
 mod given;
@@ -108,8 +107,16 @@ mod recorded;
 mod scenario;
 mod store;
 
+use crate::{Act, Call, Saga, Sagas};
+
 pub use crash::{Crashes, crash_everywhere, crash_everywhere_on};
 pub use given::{Given, given};
 pub use outside::{Answer, Outside, Script};
 pub use recorded::{Divergence, check_recorded};
 pub use scenario::Scenario;
+
+/// A call as it comes to a performer, at the first attempt: one that was thought lost and comes late, say.
+pub fn call<S: Saga>(saga: &str, step: &str, act: Act) -> Call {
+    let (key, saga, step) = (Sagas::<S>::key(saga, step, act), saga.to_owned(), step.to_owned());
+    Call { saga, step, act, attempt: 1, key, correlation: None, cause: None }
+}

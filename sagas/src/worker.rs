@@ -137,7 +137,8 @@ impl SagaWorker {
         self
     }
 
-    /// That runs the sagas of a type, with their agenda in this read model.
+    /// That runs the sagas of a type, with their agenda in this read model. A performer of several types is added once for
+    /// each: `add::<Trip, _>(&model, agency)`.
     #[must_use]
     pub fn add<S: Saga, M: AgendaModel>(mut self, model: &M, performer: impl Perform<S>) -> Self {
         let (bell, (tell, fresh)) = (Arc::new(Notify::new()), mpsc::channel(FRESH_MAX));

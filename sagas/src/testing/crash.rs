@@ -73,12 +73,17 @@ impl std::ops::AddAssign for Crashes {
 ///
 /// It is the plan that crashes: whether it comes to the same, and what may have happened is undone where it says how. Your
 /// performer isn't called, nor are aggregates of yours; and that a step should have an undo, and has none, only you know, and
-/// [`then_undoes`](super::Given::then_undoes) is told.
+/// [`then_undoes`](super::Given::then_undoes) is told. One that is left to an operator has come to that. There are points for
+/// each attempt, and runs for each point, so that a script gives what is tried for long an end soon; one that never ends is
+/// a fault.
 ///
 /// # Panics
 /// Where the saga can't even be started.
 pub async fn crash_everywhere<S: Saga>(scenario: &Scenario<S>, pairs: usize) -> Crashes {
     let (mut report, alone) = undisturbed(scenario, "crashed").await;
+    if !report.faults.is_empty() {
+        return report;
+    }
     let points = report.points;
     report.pairs_in_all = pairs_in_all(points);
     let deaths = (0..points).map(|point| vec![point]).chain((0..).map_while(|nth| pair(points, pairs, nth)));

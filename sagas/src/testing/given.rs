@@ -17,6 +17,9 @@ pub fn given<S: Saga>(about: S) -> Given<S> {
     Given { journal: Journal::default(), events: Vec::new() }.tell(Tell::Start(about))
 }
 
+/// Who has a step fail more often is waiting for ever.
+const ATTEMPTS_MAX: u32 = 1_000;
+
 /// A saga, and what has happened to it.
 pub struct Given<S: Saga> {
     journal: Journal<S>,
@@ -39,7 +42,8 @@ impl<S: Saga> Given<S> {
         self.outcome(step, Act::Do, Err(Failure::refused(why)))
     }
 
-    /// An attempt at a step fails, and nobody knows whether it happened.
+    /// An attempt at a step fails, and nobody knows whether it happened; also one that was given up before it was made, since
+    /// the step is not wanted any more, and nobody knows that.
     #[track_caller]
     #[must_use]
     pub fn when_unsure(self, step: &str, why: &str) -> Self {
@@ -47,13 +51,19 @@ impl<S: Saga> Given<S> {
     }
 
     /// All attempts at a step fail, and nobody knows whether it happened.
+    ///
+    /// # Panics
+    /// Where there are more than 1,000: say [`when_timed_out`](Self::when_timed_out).
     #[track_caller]
     #[must_use]
     pub fn when_unsure_for_good(mut self, step: &str, why: &str) -> Self {
-        while self.journal.past().track(step).is_some_and(|track| track.is_running()) {
+        for _ in 0..ATTEMPTS_MAX {
+            if !self.journal.past().track(step).is_some_and(|track| track.is_running()) {
+                return self;
+            }
             self = self.when_unsure(step, why);
         }
-        self
+        panic!("{step} is still tried after {ATTEMPTS_MAX} attempts");
     }
 
     /// A step is undone.

@@ -7,10 +7,10 @@ use std::{env, time::Duration};
 
 use indelible_core::conformance::fault::{Line, seeded};
 use indelible_sagas::{
-    Act, Past, Plan, Saga, Step, Tell,
+    Act, Past, Plan, Retry, Saga, Step, Tell,
     bugs::{Bug, choose},
     testing::{
-        Scenario, crash_everywhere,
+        Answer, Scenario, Script, crash_everywhere, given,
         random::{SMALL, crash_random_sagas, random_scenario},
     },
 };
@@ -120,4 +120,30 @@ async fn a_signal_is_waited_for_again() {
     let report = crash_everywhere(&scenario, 100).await;
     assert!(report.faults.is_empty(), "{report}:\n{}", report.faults.join("\n"));
     assert_eq!((report.seen["TimedOut"], report.seen["Retried"], report.seen["Skipped"]), (3, 2, 1));
+}
+
+/// A mail that is tried until it works.
+#[derive(Clone, Serialize, Deserialize)]
+struct Tried;
+impl Saga for Tried {
+    const NAME: &'static str = "tried";
+    type Effect = ();
+    fn plan(&self, _: &Past) -> Plan<()> {
+        Plan::new().step(Step::new("mail", ()).retry(Retry::FOREVER))
+    }
+}
+
+/// What never ends is found to, and nobody waits for it.
+#[tokio::test]
+async fn what_never_ends_is_a_fault() {
+    let scenario = Scenario::new(Tried).with_script(Script::new().answers("mail", [Answer::Silent]));
+    let report = crash_everywhere(&scenario, 0).await;
+    assert_eq!((report.runs, report.crashes), (1, 0), "{report}");
+    assert!(report.faults[0].contains("goes round in circles"), "{:?}", report.faults);
+}
+
+#[test]
+#[should_panic = "mail is still tried"]
+fn what_is_tried_for_ever_is_never_unsure_for_good() {
+    let _ = given(Tried).when_unsure_for_good("mail", "the server is away");
 }
