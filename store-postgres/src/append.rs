@@ -216,10 +216,11 @@ impl Sequencer {
                     self.hear(answer.recorded_at);
                     return Ok(Called::Judged(answer));
                 }
-                // An id is in the log already.
+                // An id is in the log already, or a stream was written by others.
                 Attempt::Refused(error)
                     if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && foreseen.take().is_some() =>
                 {
+                    self.known.was_wrong();
                     continue;
                 }
                 // Its fences were not written either.

@@ -21,10 +21,16 @@ pub(crate) struct Known {
     /// The numbers that kinds of events have. Those that a call of `append` told, so that the events that brought them are
     /// not behind the last one that this process has seen, and no other can have taken their place unnoticed.
     kinds: HashMap<String, i32>,
-    /// Versions of streams that this process wrote last, while `at` is the last event of the log: nobody has written since.
+    /// Versions of streams that this process wrote last, when `at` was the last event of the log. Other processes may have
+    /// written since, most often other streams; where they wrote these, the constraint of stream and version refuses the batch,
+    /// and only what is known to be so is told for a while.
     versions: HashMap<String, i64>,
     at: Position,
+    wary_for: u32,
 }
+
+/// For so many batches nothing is believed after one that was wrong: what is refused leaves dead rows.
+const WARY_BATCHES: u32 = 1_000;
 
 /// What is known is forgotten at so many streams: 64 bytes each, and their names.
 const STREAMS_MAX: usize = 65_536;
@@ -57,11 +63,19 @@ impl Known {
         self.at = answer.head_after(batch);
     }
 
+    /// What was believed is not so.
+    pub(super) fn was_wrong(&mut self) {
+        self.versions.clear();
+        self.wary_for = WARY_BATCHES;
+    }
+
     /// The head was there, and so many streams come to be known.
     fn found(&mut self, head: Position, more: usize) {
-        if head != self.at || self.versions.len() + more > STREAMS_MAX {
+        let is_doubtful = self.wary_for > 0 && head != self.at;
+        if is_doubtful || self.versions.len() + more > STREAMS_MAX {
             self.versions.clear();
         }
+        self.wary_for = self.wary_for.saturating_sub(1);
     }
 }
 
@@ -110,7 +124,11 @@ impl<'b> Foreseen<'b> {
                 *written += i64::from(batch.w_count[write]);
             }
         }
-        let s_known = batch.streams.iter().map(|stream| known.versions.get(*stream).copied());
+        // Of a stream that is only expected no constraint would say that it was written.
+        let believes = known.wary_for == 0;
+        let s_known = batch.streams.iter().zip(&written);
+        let s_known =
+            s_known.map(|(stream, written)| known.versions.get(*stream).copied().filter(|_| !believes || *written > 0));
         if s_known.clone().zip(&s_version).any(|(known, expected)| expected.zip(known).is_some_and(|(e, k)| e != k)) {
             return None;
         }
@@ -120,7 +138,7 @@ impl<'b> Foreseen<'b> {
         let ends = &batch.a_events_end;
         let e_ends_append = batch.e_append.iter().zip(1..).map(|(append, n)| ends[*append as usize - 1] == n);
         Some(Self {
-            s_known_at: bigint(known.at.get()),
+            s_known_at: if believes { -1 } else { bigint(known.at.get()) },
             s_known: unless(s_known.clone().all(|version| version.is_none()), s_known),
             e_stream: unless(e_stream.clone().zip(1..).all(|(stream, n)| stream == n), e_stream),
             e_nth: unless(e_nth.clone().all(|nth| nth == 1), e_nth),

@@ -3,13 +3,15 @@
 --
 -- As in `append`: a transaction of its own, the lock first, plans for a log of any size. Where an array that is marked
 -- with * has nothing but NULL or what its comment says in it, NULL stands for it. An id that the log has already is left
--- to the constraint: then the call fails. Each statement and each index it looks at costs a lone append some
+-- to the constraint, as is a stream that others have written meanwhile: then the call fails. Each statement and each index it looks at costs a lone append some
 -- microseconds before it has done anything, so there are few.
 CREATE FUNCTION append_foreseen(
     call uuid, known_position bigint, known_id uuid, asynchronous boolean, at_least timestamptz, -- as for `append`
-    s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions
+    s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions;
+                                            -- negative: it believes that they have not been written since
     streams text[], s_known bigint[], s_version bigint[], -- * streams that are written or expected (not *), the version
-                                            -- that each has if that is still so, and the one that it must have
+                                            -- that each has if that is still so (believed only of written ones: where it
+                                            -- is wrong the constraint says so), and the one that it must have
     e_stream integer[], e_nth bigint[],     -- * the stream of each event (its own number), which of its events there (1)
     e_kind integer[], e_id uuid[], e_correlation_id uuid[], e_causation_id uuid[], -- * but kinds, ids and data
     e_ends_append boolean[], e_tags text[], e_metadata text[], e_data bytea[], -- * (true for the ends)
@@ -22,6 +24,7 @@ SET search_path FROM CURRENT SET jit = off SET plan_cache_mode = force_generic_p
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     head_id uuid;
+    is_known boolean;
     is_other boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(s.lock) FROM store s;
@@ -39,13 +42,14 @@ BEGIN
     ELSIF known_position > 0 THEN
         is_written := is_written AND EXISTS (SELECT FROM log l WHERE l.position = known_position AND l.id = known_id);
     END IF;
-    IF head = s_known_at AND s_known IS NOT NULL AND array_position(s_known, NULL) IS NULL THEN
+    is_known := s_known_at IN (head, -1);
+    IF is_known AND s_known IS NOT NULL AND array_position(s_known, NULL) IS NULL THEN
         -- The caller has compared them.
         s_head := s_known;
     ELSE
         SELECT array_agg(s.version), bool_or(s.version < 0 OR s.version <> s_version[s.n]) INTO s_head, is_other
             FROM (SELECT n, coalesce(
-                    CASE head WHEN s_known_at THEN s_known[n] END,
+                    CASE WHEN is_known THEN s_known[n] END,
                     (SELECT CASE WHEN l.closes_stream THEN -l.version ELSE l.version END
                      FROM log l WHERE l.stream = streams[n] ORDER BY l.version DESC LIMIT 1), 0) version
                 FROM generate_series(1, cardinality(streams)) n OFFSET 0) s;

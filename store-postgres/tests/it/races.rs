@@ -15,7 +15,7 @@ use tokio::sync::Barrier;
 use crate::{
     child::number,
     cluster::{fresh_schema, shared_url},
-    writing::{event, stream},
+    writing::{append, appended, event, stream},
 };
 
 pub(crate) const FAULT: &str = "8 to 64 race for one place";
@@ -129,4 +129,39 @@ async fn what_another_wrote_is_not_overlooked() {
     }
     let judged: u64 = stores.iter().map(|store| store.statistics().judged_batches).sum();
     assert!(judged < 10, "{judged} batches were judged, which asks for versions anyway");
+}
+
+/// A process believes that streams are as it left them while others write. Where they wrote these it is noticed: nothing is
+/// written twice at one version, and nothing goes by what is no longer so.
+#[tokio::test]
+async fn what_others_wrote_is_noticed() {
+    let url = shared_url();
+    let any = |name| Append::to(stream(name), ExpectedVersion::Any, [event("Written")]);
+    let by_another = |name| {
+        Append::to(stream("account-mine"), ExpectedVersion::Any, [event("Written")])
+            .check(stream(name), ExpectedVersion::Exact(Version::new(2)))
+    };
+    // What this process does when another has written `theirs`, and what comes of it: the version, or no.
+    let cases = [
+        (append("account-mine", 2), Some(3), 0),
+        (append("account-theirs", 2), None, 1),
+        (any("account-theirs"), Some(4), 1),
+        (by_another("account-theirs"), None, 1),
+    ];
+    for (case, (append_now, expected, judged)) in cases.into_iter().enumerate() {
+        let options = PostgresStore::options().schema(&fresh_schema()).prepared();
+        let [one, other] = [options.clone().open(&url).await.unwrap(), options.open(&url).await.unwrap()];
+        for version in 0..2 {
+            appended(&one, append("account-mine", version)).await;
+            appended(&one, append("account-theirs", version)).await;
+        }
+        appended(&other, append("account-theirs", 2)).await;
+        let before = one.statistics().judged_batches;
+        let version = match one.append(append_now).await.unwrap() {
+            AppendOutcome::Appended(done) => done.events.last().map(|event| event.version.get()),
+            AppendOutcome::Conflict(_) => None,
+        };
+        assert_eq!((version, one.statistics().judged_batches - before), (expected, judged), "case {case}");
+        one.verify().await.unwrap();
+    }
 }
