@@ -149,7 +149,7 @@ async fn what_others_wrote_is_noticed() {
         (by_another("account-theirs"), None, 1),
     ];
     for (case, (append_now, expected, judged)) in cases.into_iter().enumerate() {
-        let options = PostgresStore::options().schema(&fresh_schema()).prepared();
+        let options = PostgresStore::options().schema(fresh_schema()).prepared();
         let [one, other] = [options.clone().open(&url).await.unwrap(), options.open(&url).await.unwrap()];
         for version in 0..2 {
             appended(&one, append("account-mine", version)).await;
