@@ -94,9 +94,8 @@ enum State {
     Behind,
     /// The store is asked, and answers even to a subscriber that gives up waiting and comes back.
     Asking(Asked),
-    /// A page is being delivered, which looked as far as the position where that is not its last event's; the next may be
-    /// asked for already.
-    Delivering(vec::IntoIter<RecordedEvent>, Option<Position>, Option<Asked>),
+    /// A page is being delivered, which looked as far as the position where that is not its last event's.
+    Delivering(vec::IntoIter<RecordedEvent>, Option<Position>),
     /// All that was published up to `looked_to` is delivered, and the subscriber knows.
     Live,
 }
@@ -167,8 +166,8 @@ impl<S: EventStore + ?Sized> Subscription<S> {
         Ok(Self { store, filter, page_events, published, looked_to, event, is_far, state })
     }
 
-    /// Reads up to so many events at a time, instead of 256, and holds as many that it has read ahead: where there is much to
-    /// catch up with, more are quicker.
+    /// Reads and holds up to so many events at a time, instead of 256: where there is much to catch up with, more are
+    /// quicker.
     #[must_use]
     pub fn pages_of(self, events: usize) -> Self {
         Self { page_events: events.max(1), ..self }
@@ -186,7 +185,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                 State::Behind => {
                     let head = *self.published.borrow_and_update();
                     self.state = State::Asking(match (self.looked_to < head, self.event) {
-                        (true, _) => self.ask_page(self.looked_to.plus(1), head),
+                        (true, _) => self.ask_page(head),
                         (false, None) => self.ask_token(self.looked_to, Answer::CaughtUp),
                         (false, Some(event)) => {
                             self.state = State::Live;
@@ -210,10 +209,7 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                                 Some(last) if last.position == looked_to => None,
                                 _ => Some(looked_to),
                             };
-                            // While one page is delivered the store works at the next.
-                            let next = page.next.filter(|_| silent_to.is_none());
-                            let ahead = next.map(|next| self.ask_page(next, head));
-                            self.state = State::Delivering(page.events.into_iter(), silent_to, ahead);
+                            self.state = State::Delivering(page.events.into_iter(), silent_to);
                         }
                         Answer::Progress(token) => {
                             (self.looked_to, self.event) = (token.position, Some(token.event));
@@ -225,15 +221,14 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                         }
                     }
                 }
-                State::Delivering(events, silent_to, ahead) => {
+                State::Delivering(events, silent_to) => {
                     if let Some(event) = events.next() {
                         (self.looked_to, self.event) = (event.position, Some(event.id));
                         return Ok(Delivery::Event(event));
                     }
-                    self.state = match (*silent_to, ahead.take()) {
-                        (Some(position), _) => State::Asking(self.ask_token(position, Answer::Progress)),
-                        (None, Some(ahead)) => State::Asking(ahead),
-                        (None, None) => State::Behind,
+                    self.state = match *silent_to {
+                        Some(position) => State::Asking(self.ask_token(position, Answer::Progress)),
+                        None => State::Behind,
                     };
                 }
                 State::Live => {
@@ -247,13 +242,14 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                     else {
                         return Err(StoreError::stopped("the store was closed, or has stopped"));
                     };
-                    self.state = State::Asking(self.ask_page(self.looked_to.plus(1), head));
+                    self.state = State::Asking(self.ask_page(head));
                 }
             }
         }
     }
 
-    fn ask_page(&self, from: Position, head: Position) -> Asked {
+    fn ask_page(&self, head: Position) -> Asked {
+        let from = self.looked_to.plus(1);
         let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
         let store = Arc::clone(&self.store);
         let page = async move { Ok(Answer::Page(store.read_log(&read).await?, head)) };

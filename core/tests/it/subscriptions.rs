@@ -62,21 +62,3 @@ async fn a_dropped_wait_loses_nothing() {
     }
     assert!(seen.iter().map(|event| event.position.get()).eq(1..=100));
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_next_page_is_read_while_one_is_delivered_and_no_more() {
-    let store = Watched::new();
-    let accounts = Repository::<Account>::new(&store);
-    for n in 1..=10 {
-        accounts.execute("a", Deposit(n)).await.unwrap();
-    }
-    let behind = Subscription::new(store.clone(), Filter::all(), StartFrom::Beginning).await.unwrap();
-    let (mut behind, asked) = (behind.pages_of(2), store.reads.load(Relaxed));
-    for n in 1..=10 {
-        assert_eq!(behind.next().await.unwrap().into_event().unwrap().position.get(), n);
-        sleep(Duration::from_millis(20)).await;
-        let pages = (n as usize).div_ceil(2);
-        assert_eq!(store.reads.load(Relaxed) - asked, (pages + 1).min(5), "pages that are read at event {n}");
-    }
-    assert!(matches!(behind.next().await.unwrap(), Delivery::CaughtUp(_)));
-}

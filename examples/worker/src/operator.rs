@@ -204,11 +204,13 @@ mod tests {
         let eve = Append::to("account-eve".parse().unwrap(), ExpectedVersion::Any, [opened]);
         store.append(eve).await.unwrap();
         for (_, address) in [&one, &two] {
-            let parked = async || {
-                let (_, told) = get(address, "/views/statements/letters").await?;
-                Ok(told.starts_with("2 account-eve Opened: ").then_some(()))
-            };
-            until("it is parked", parked).await.unwrap();
+            for view in ["balances", "statements"] {
+                let parked = async || {
+                    let (_, told) = get(address, &format!("/views/{view}/letters")).await?;
+                    Ok(told.starts_with("2 account-eve Opened: ").then_some(()))
+                };
+                until("it is parked", parked).await.unwrap();
+            }
             for path in ["/views/statements/redrive", "/views/statements/redrive/account-eve"] {
                 let (status, why) = post(address, path, "").await.unwrap();
                 assert!(status == 409 && why.contains("cannot decode Opened"), "{status} {why}");
