@@ -115,7 +115,37 @@ pub use outside::{Answer, Outside, Script};
 pub use recorded::{Divergence, check_recorded};
 pub use scenario::Scenario;
 
-/// A call as it comes to a performer, at the first attempt: one that was thought lost and comes late, say.
+/// A call as it comes to a performer, at the first attempt: one that was thought lost and comes behind its own undoing, say.
+///
+/// ```
+/// # use indelible_sagas::{Act, Call, Failure, Past, Perform, Plan, Saga, Step, testing::call};
+/// # use serde::{Deserialize, Serialize};
+/// # use serde_json::Value;
+/// # use std::{collections::BTreeSet, sync::Mutex};
+/// # #[derive(Clone, Serialize, Deserialize)] struct Stay;
+/// # impl Saga for Stay {
+/// #     const NAME: &'static str = "stay";
+/// #     type Effect = ();
+/// #     fn plan(&self, _: &Past) -> Plan<()> { Plan::new().step(Step::new("room", ()).undo(())) }
+/// # }
+/// # #[derive(Default)] struct Hotel { undone: Mutex<BTreeSet<String>> }
+/// # impl Perform<Stay> for Hotel {
+/// #     async fn perform(&self, (): (), call: &Call) -> Result<Value, Failure> {
+/// #         let mut undone = self.undone.lock().unwrap();
+/// #         match call.act() {
+/// #             Act::Do if undone.contains(call.key()) => Err(Failure::refused("it was cancelled")),
+/// #             Act::Do => Ok(Value::Null),
+/// #             Act::Undo => Ok(undone.insert(call.step_key().into()).into()),
+/// #         }
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let (hotel, book, cancel) = (Hotel::default(), call::<Stay>("7", "room", Act::Do), call::<Stay>("7", "room", Act::Undo));
+/// assert_eq!((book.key(), cancel.key()), ("stay-7/room", "stay-7/room/undo"));
+/// hotel.perform((), &cancel).await.unwrap();
+/// assert!(matches!(hotel.perform((), &book).await, Err(Failure::Refused(_))));
+/// # }
+/// ```
 pub fn call<S: Saga>(saga: &str, step: &str, act: Act) -> Call {
     let (key, saga, step) = (Sagas::<S>::key(saga, step, act), saga.to_owned(), step.to_owned());
     Call { saga, step, act, attempt: 1, key, correlation: None, cause: None }

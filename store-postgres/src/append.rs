@@ -27,7 +27,7 @@ use indelible_core::{Cause, EventId, LogTime, Position, QueueRoom, StoreError, T
 use tokio::{sync::mpsc, time};
 use tokio_postgres::{
     Error, Row,
-    error::SqlState,
+    error::{DbError, SqlState},
     types::{ToSql, Type},
 };
 use uuid::Uuid;
@@ -216,11 +216,13 @@ impl Sequencer {
                     self.hear(answer.recorded_at);
                     return Ok(Called::Judged(answer));
                 }
-                // An id is in the log already, or a stream was written by others.
+                // An id is in the log already, or others have written a stream.
                 Attempt::Refused(error)
                     if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && foreseen.take().is_some() =>
                 {
-                    self.known.was_wrong();
+                    if is_of_version(&error) {
+                        self.known.was_wrong();
+                    }
                     continue;
                 }
                 // Its fences were not written either.
@@ -376,6 +378,11 @@ fn was_refused(error: &Error) -> bool {
 /// Whether the function found another event where the last one was that this process has seen.
 fn is_of_another_log(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "INDE4")
+}
+
+/// Whether there is an event of that version in a stream.
+fn is_of_version(error: &Error) -> bool {
+    error.as_db_error().and_then(DbError::constraint) == Some("log_version")
 }
 
 /// Whether a statement was prepared before its function changed: on another connection it is right again.

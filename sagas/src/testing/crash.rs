@@ -119,6 +119,9 @@ pub async fn crash_everywhere_on<S: Saga, M: AgendaModel>(
         let points = undisturbed.points;
         if run == 0 {
             report = undisturbed;
+            if !report.faults.is_empty() {
+                return report;
+            }
         }
         report.pairs_in_all = pairs_in_all(points);
         let deadly = match pair(points, pairs, report.pairs) {

@@ -83,16 +83,11 @@ async fn a_step_that_is_tried_again_has_its_timeout_again() {
     let paid = Sagas::<Paid>::new(&store);
     let stuck = async || {
         let receipt = Standing::NeedsIntervention { step: "receipt".into(), act: Act::Do };
-        let until = Instant::now() + SOON;
-        while paid.load("ada").await.unwrap().standing() != receipt {
-            assert!(Instant::now() < until, "{}", paid.history("ada").await.unwrap());
-            sleep(Duration::from_millis(10)).await;
-        }
+        let is_stuck = paid.until("ada", SOON, |paid| paid.standing() == receipt).await.unwrap();
+        assert!(is_stuck, "{}", paid.history("ada").await.unwrap());
     };
     paid.start("ada", Paid).await.unwrap();
-    while !paid.load("ada").await.unwrap().past().is_done("pay") {
-        sleep(Duration::from_millis(10)).await;
-    }
+    assert!(paid.until("ada", SOON, |paid| paid.past().is_done("pay")).await.unwrap());
     clock.skip(HOUR);
     stuck().await;
     // The retry is recorded at the store's time, an hour before the worker's.

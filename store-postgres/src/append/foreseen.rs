@@ -126,9 +126,10 @@ impl<'b> Foreseen<'b> {
         }
         // Of a stream that is only expected no constraint would say that it was written.
         let believes = known.wary_for == 0;
+        let may_tell = |written| !believes || written > 0;
         let s_known = batch.streams.iter().zip(&written);
         let s_known =
-            s_known.map(|(stream, written)| known.versions.get(*stream).copied().filter(|_| !believes || *written > 0));
+            s_known.map(|(stream, written)| known.versions.get(*stream).copied().filter(|_| may_tell(*written)));
         if s_known.clone().zip(&s_version).any(|(known, expected)| expected.zip(known).is_some_and(|(e, k)| e != k)) {
             return None;
         }

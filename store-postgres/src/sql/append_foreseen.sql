@@ -3,12 +3,12 @@
 --
 -- As in `append`: a transaction of its own, the lock first, plans for a log of any size. Where an array that is marked
 -- with * has nothing but NULL or what its comment says in it, NULL stands for it. An id that the log has already is left
--- to the constraint, as is a stream that others have written meanwhile: then the call fails. Each statement and each index it looks at costs a lone append some
--- microseconds before it has done anything, so there are few.
+-- to the constraint, as is a stream that others have written meanwhile: then the call fails. Each statement and each index
+-- it looks at costs a lone append some microseconds before it has done anything, so there are few.
 CREATE FUNCTION append_foreseen(
     call uuid, known_position bigint, known_id uuid, asynchronous boolean, at_least timestamptz, -- as for `append`
     s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions;
-                                            -- negative: it believes that they have not been written since
+                                            -- -1: it believes that they have not been written since
     streams text[], s_known bigint[], s_version bigint[], -- * streams that are written or expected (not *), the version
                                             -- that each has if that is still so (believed only of written ones: where it
                                             -- is wrong the constraint says so), and the one that it must have

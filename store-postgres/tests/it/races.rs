@@ -108,6 +108,10 @@ async fn only_what_is_not_as_foreseen_is_judged() {
         store.append(to("a-1", ExpectedVersion::Exact(Version::new(version)))).await.unwrap();
         assert_eq!((judged(), versions("a-1").await), (batches, version + 2), "after a conflict once more");
     }
+
+    other.append(to("a-1", ExpectedVersion::Any)).await.unwrap();
+    store.append(to("a-1", ExpectedVersion::Any)).await.unwrap();
+    assert_eq!((judged(), versions("a-1").await), (3, 17), "who was wrong once has it looked up for a while");
 }
 
 /// A process that knows the versions of what it wrote itself finds what another has written meanwhile.
