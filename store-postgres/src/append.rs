@@ -195,14 +195,21 @@ impl Sequencer {
         // Whether a call may have written this batch, or write it yet.
         let mut is_sent = false;
         // Only `append` brings fences.
-        let may_foresee = self.given_up.is_empty() && !self.is_contended;
-        let mut foreseen = if may_foresee { Foreseen::of(batch, &self.known) } else { None };
+        let mut may_foresee = self.given_up.is_empty() && !self.is_contended;
         loop {
             let call = Uuid::new_v4();
-            let lost = match self.attempt(patience.until(), call, batch, foreseen.as_ref()).await {
+            let connected = self.connect(patience.until()).await;
+            // Once it is connected, since it knows nothing then of a server that it was not connected to.
+            let foreseen = if may_foresee { Foreseen::of(batch, &self.known) } else { None };
+            let attempt = match connected {
+                Ok(()) => self.attempt(patience.until(), call, batch, foreseen.as_ref()).await,
+                Err(cause) => Attempt::NotSent(cause),
+            };
+            let lost = match attempt {
                 Attempt::Answered(row) => {
                     let unreadable = |error: Error| Lost::Unknown(Some(error.into()));
-                    if let Some(foreseen) = foreseen.take() {
+                    if let Some(foreseen) = foreseen {
+                        may_foresee = false;
                         let Some(facts) = foreseen.written(&row).map_err(unreadable)? else { continue };
                         self.known.wrote(batch, &facts);
                         self.hear(facts.recorded_at);
@@ -217,9 +224,8 @@ impl Sequencer {
                     return Ok(Called::Judged(answer));
                 }
                 // An id is in the log already, or others have written a stream.
-                Attempt::Refused(error)
-                    if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && foreseen.take().is_some() =>
-                {
+                Attempt::Refused(error) if foreseen.is_some() && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                    may_foresee = false;
                     if is_of_version(&error) {
                         self.known.was_wrong();
                     }
@@ -244,8 +250,7 @@ impl Sequencer {
                     if bugs::is_on(bugs::LOST_MEANS_NO) {
                         return Err(Lost::Unreachable(cause));
                     }
-                    is_sent = true;
-                    foreseen = None;
+                    (is_sent, may_foresee) = (true, false);
                     cause
                 }
             };
@@ -255,7 +260,12 @@ impl Sequencer {
         }
     }
 
-    /// Calls it once, on a new connection where there is none.
+    /// Sees to it that there is a connection.
+    async fn connect(&mut self, until: time::Instant) -> Result<(), Cause> {
+        Ok(time::timeout_at(until, self.session()).await??)
+    }
+
+    /// Calls it once, on the connection that there is.
     async fn attempt(
         &mut self,
         until: time::Instant,
@@ -263,11 +273,6 @@ impl Sequencer {
         batch: &Batch<'_>,
         foreseen: Option<&Foreseen<'_>>,
     ) -> Attempt {
-        match time::timeout_at(until, self.session()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Attempt::NotSent(error.into()),
-            Err(elapsed) => return Attempt::NotSent(elapsed.into()),
-        }
         let mut is_under_way = false;
         let lost: Option<Cause> =
             match time::timeout_at(until, self.send(call, batch, foreseen, &mut is_under_way)).await {
@@ -349,16 +354,17 @@ impl Sequencer {
         }
     }
 
-    /// The connection, a new one where there is none.
-    async fn session(&mut self) -> Result<&mut Session, ConnectError> {
+    /// Opens a connection where there is none.
+    async fn session(&mut self) -> Result<(), ConnectError> {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             self.session = None;
             self.session = Some(Session::open(&self.connector).await?);
-            // Another server may have taken over, without the log's end: ids of commands by key come again, and then not
-            // even the last event says that all before it is as it was.
+            // The log's end may have been lost, or another server have taken over without it: ids of commands by key come
+            // again, and then not even the last event says that all before it is as it was. Behind a pooler it is seen by
+            // when the server was started.
             self.known = Known::default();
         }
-        Ok(self.session.as_mut().expect("it was opened just now"))
+        Ok(())
     }
 
     /// The log is known to hold what this process has written up to there.

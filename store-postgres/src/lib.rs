@@ -15,7 +15,8 @@
 //!
 //! In each process one task sends appends: all that wait go in one round trip, which takes the lock that orders appends,
 //! judges one after the other, gives them positions without a gap, and answers each by itself. So the lock, and the
-//! server's wait for its disk, are paid once for all of them, and a lone caller waits for one round trip. Readers of any
+//! server's wait for its disk, are paid once for all of them, and a lone caller waits for one round trip; for two, where an
+//! append does not find what was to be expected. Readers of any
 //! process see positions in order, without ever having to wait for a gap to close or a transaction to end.
 //!
 //! # What is in the database
@@ -46,7 +47,8 @@
 //! streaming replica, which serves reads and subscriptions and refuses appends; it may be a little behind. A process that
 //! comes from one replica to another that is further behind waits for it.
 //!
-//! With synchronous standbys an append is acknowledged when they have it. When another server takes over that lacks events
+//! With synchronous standbys an append is acknowledged when they have it, unless `synchronous_commit` is less than `on`. When
+//! another server takes over that lacks events
 //! which a process has seen, its store [stops](indelible_core::StoreError::Stopped), and tokens of those events are
 //! [diverged](indelible_core::StoreError::Diverged) for ever. `RELIABILITY.md` says what was tried.
 

@@ -12,12 +12,14 @@ use crate::{OpenError, PostgresStore};
 /// When an append is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// When the server has it on its disk, and on those of its synchronous standbys where it has any: whatever its
-    /// `synchronous_commit` says, which must be `local` at least. A server with `fsync = off` is refused.
+    /// When the server has it on its disk and, where it has synchronous standbys, what its `synchronous_commit` asks of them:
+    /// by default that they have it on theirs; with `remote_write` or `local` a fail-over may lose it. One that is `off` is
+    /// refused, as is a server with `fsync = off`.
     #[default]
     Synced,
-    /// When the server knows it (`synchronous_commit = off`), also one that syncs nothing (`fsync = off`). A crash of the server loses what was acknowledged in about
-    /// the last second: the log then ends earlier, and those positions are given again to other events.
+    /// When the server knows it (`synchronous_commit = off`), also one that syncs nothing (`fsync = off`). A crash of the
+    /// server loses what was acknowledged in about the last second: the log then ends earlier, and those positions are given
+    /// again to other events.
     Asynchronous,
 }
 

@@ -30,10 +30,11 @@ pub struct Statistics {
     pub appends: u64,
     /// Events that were written.
     pub events: u64,
-    /// Batches of appends that the server answered, each one round trip.
+    /// Batches of appends that the server answered.
     pub batches: u64,
     /// Those of them that the server judged append by append: what an append expects was not there, it has conditions or
-    /// closes a stream, or an event was the first of its kind. Many of them are a sign of writers that contend for streams.
+    /// closes a stream, an event was the first of its kind, an id is in the log already, or others had written its streams.
+    /// Each may have taken two round trips instead of one. Many of them are a sign of writers that contend for streams.
     pub judged_batches: u64,
     /// The most events that were written by one of them.
     pub largest_batch: u64,

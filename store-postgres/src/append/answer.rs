@@ -32,6 +32,8 @@ pub(super) enum What {
 
 /// What the function answers.
 pub(super) struct Answer {
+    /// When the server was started.
+    pub(super) server: SystemTime,
     /// The last event before the batch.
     pub(super) head: (Position, EventId),
     pub(super) recorded_at: Timestamp,
@@ -80,6 +82,7 @@ impl Answer {
         let known = row.try_get::<_, Option<Vec<i32>>>("known")?.unwrap_or_default().into_iter();
         let known_at = row.try_get::<_, Option<Vec<i64>>>("known_at")?.unwrap_or_default().into_iter();
         Ok(Self {
+            server: row.try_get("server")?,
             head: (head(row)?, EventId::from_uuid(row.try_get::<_, Option<Uuid>>("head_id")?.unwrap_or_default())),
             recorded_at: row.try_get::<_, SystemTime>("at")?.into(),
             outcomes,

@@ -18,6 +18,8 @@ use crate::{read::KINDS_MAX, sql::bigint};
 /// What this process knows of the log.
 #[derive(Default)]
 pub(crate) struct Known {
+    /// When the server was started that it knows this of: what another has, or the same after a crash, is not known.
+    server: Option<SystemTime>,
     /// The numbers that kinds of events have. Those that a call of `append` told, so that the events that brought them are
     /// not behind the last one that this process has seen, and no other can have taken their place unnoticed.
     kinds: HashMap<String, i32>,
@@ -51,6 +53,9 @@ impl Known {
 
     /// A batch was judged.
     pub(super) fn judged(&mut self, batch: &Batch<'_>, answer: &Answer) {
+        if self.server != Some(answer.server) {
+            *self = Self { server: Some(answer.server), ..Self::default() };
+        }
         if self.kinds.len() > KINDS_MAX {
             self.kinds.clear();
         }
@@ -82,6 +87,7 @@ impl Known {
 /// The arrays of a call; their names are the function's parameters.
 pub(super) struct Foreseen<'b> {
     batch: &'b Batch<'b>,
+    server: SystemTime,
     s_known_at: i64,
     s_known: Option<Vec<Option<i64>>>,
     s_version: Vec<Option<i64>>,
@@ -100,6 +106,7 @@ impl<'b> Foreseen<'b> {
         if !batch.c_after.is_empty() || batch.w_closes.values.is_some() {
             return None;
         }
+        let server = known.server?;
         let numbers: Vec<i32> = batch.kinds().map(|name| known.kinds.get(&name).copied()).collect::<Option<_>>()?;
         let mut s_version = vec![None; batch.streams.len()];
         let mut written = vec![0; batch.streams.len()];
@@ -146,6 +153,7 @@ impl<'b> Foreseen<'b> {
             e_kind: batch.e_kind.iter().map(|kind| numbers[*kind as usize - 1]).collect(),
             e_ends_append: unless(e_ends_append.clone().all(|ends| ends), e_ends_append),
             batch,
+            server,
             s_version,
             w_before,
         })
@@ -170,6 +178,7 @@ impl<'b> Foreseen<'b> {
     pub(super) fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         let batch = self.batch;
         vec![
+            (&self.server, Type::TIMESTAMPTZ),
             (&self.s_known_at, Type::INT8),
             (&batch.streams, Type::TEXT_ARRAY),
             (&self.s_known, Type::INT8_ARRAY),

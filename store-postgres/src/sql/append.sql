@@ -26,6 +26,7 @@ CREATE FUNCTION append(
     r_event integer[],                  -- for each condition: the events before it in the batch that match
     e_append integer[], e_write integer[], e_offset bigint[], e_kind integer[], e_id uuid[], e_correlation_id uuid[],
     e_causation_id uuid[], e_closes boolean[], e_tags text[], e_metadata text[], e_data bytea[], -- * but ids and data
+    OUT server timestamptz,             -- when the server was started
     OUT head bigint, OUT head_id uuid,  -- the last event before the batch
     OUT at timestamptz,                 -- when the batch was recorded
     OUT outcome integer[],      -- of each append: 0 written, 1 an id is known, 2 conflict, 3 looks beyond the head
@@ -54,6 +55,7 @@ DECLARE
     e integer := 0; w integer := 0; x integer := 0; c integer := 0; i integer; r integer;
     w_first integer; c_first integer;
 BEGIN
+    server := pg_postmaster_start_time();
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'appends need the isolation level read committed' USING ERRCODE = 'INDE2';
     ELSIF asynchronous THEN

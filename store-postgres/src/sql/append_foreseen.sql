@@ -3,10 +3,12 @@
 --
 -- As in `append`: a transaction of its own, the lock first, plans for a log of any size. Where an array that is marked
 -- with * has nothing but NULL or what its comment says in it, NULL stands for it. An id that the log has already is left
--- to the constraint, as is a stream that others have written meanwhile: then the call fails. Each statement and each index
+-- to the constraint, as is a stream that others have written meanwhile: then the call fails. What the caller knows is of one
+-- run of the server: one that has taken over may lack the log's end, and have another in its place. Each statement and each index
 -- it looks at costs a lone append some microseconds before it has done anything, so there are few.
 CREATE FUNCTION append_foreseen(
     call uuid, known_position bigint, known_id uuid, asynchronous boolean, at_least timestamptz, -- as for `append`
+    server timestamptz,                     -- when it was started, where the caller knows what follows from
     s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions;
                                             -- -1: it believes that they have not been written since
     streams text[], s_known bigint[], s_version bigint[], -- * streams that are written or expected (not *), the version
@@ -35,6 +37,7 @@ BEGIN
         INTO head, head_id, at, is_written
         FROM log l ORDER BY l.position DESC LIMIT 1;
     is_written := is_written IS TRUE
+        AND pg_postmaster_start_time() = server
         AND current_setting('transaction_isolation') = 'read committed'
         AND (asynchronous OR 'off' NOT IN (current_setting('synchronous_commit'), current_setting('fsync')));
     IF known_position = head THEN

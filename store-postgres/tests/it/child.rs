@@ -28,7 +28,10 @@ fn child() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     match job.split_once(' ') {
         Some(("open", schema)) => runtime.block_on(crate::opening::open(&url, schema)),
-        Some(("append", schema)) => runtime.block_on(crate::tail::write(&url, schema)),
+        Some(("append", schema)) => runtime.block_on(match schema.strip_prefix("apart ") {
+            Some(schema) => crate::tail::write(&url, schema, false),
+            None => crate::tail::write(&url, schema, true),
+        }),
         Some(("work", schema)) => {
             let work: Work = env::var(WORK).unwrap().parse().unwrap();
             runtime.block_on(write(&work, &url, schema));
@@ -57,6 +60,12 @@ async fn write(work: &Work, url: &str, schema: &str) {
     let durability = if work.weakly { Durability::Asynchronous } else { Durability::Synced };
     let patience = Duration::from_millis(number(PATIENCE).unwrap());
     let options = PostgresStore::options().schema(schema).durability(durability).connections(4).patience(patience);
+    // Behind a pooler nothing is prepared.
+    let options = if work.cycle.is_multiple_of(2) || env::var_os("INDELIBLE_POOLED").is_some() {
+        options
+    } else {
+        options.prepared()
+    };
     let store = match options.open(url).await {
         Ok(store) => store,
         Err(error) => return say(&format!("unopened {error:?}").replace('\n', " ")),

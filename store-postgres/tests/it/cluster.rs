@@ -2,11 +2,12 @@
 //! and a port that nobody else knows. Durable as in production, small otherwise.
 //!
 //! Tests that need no say over the server share one, or use that of `DATABASE_URL`, each in a schema of its own. Without
-//! binaries and without a URL they fail.
+//! binaries and without a URL they fail. `INDELIBLE_POOLED` puts a pooler in transaction mode before each server of our own.
 
 use std::{
     env, fs,
     io::Write,
+    iter,
     os::unix::{
         fs::{self as unix, PermissionsExt},
         process::CommandExt,
@@ -29,6 +30,8 @@ pub(crate) struct Cluster {
     port: u16,
     /// Kills the server, and removes its directory, as soon as its input ends.
     guard: Child,
+    /// What all go through, where that is wanted.
+    pooler: Option<Pooler>,
 }
 
 impl Cluster {
@@ -63,12 +66,17 @@ impl Cluster {
         let file = data.join("postgresql.conf");
         let before = fs::read_to_string(&file).unwrap();
         fs::write(&file, before + &settings).unwrap();
-        let mut cluster = Self { guard: guard(dir.path()), dir, port };
+        let mut cluster = Self { guard: guard(dir.path()), dir, port, pooler: None };
         cluster.launch();
+        cluster.pooler = env::var_os("INDELIBLE_POOLED").map(|_| Pooler::before(&cluster));
         cluster
     }
 
     pub(crate) fn url(&self) -> String {
+        self.pooler.as_ref().map_or_else(|| self.direct_url(), Pooler::url)
+    }
+
+    fn direct_url(&self) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
 
@@ -109,6 +117,35 @@ impl Cluster {
         self.launch();
     }
 
+    /// Kills all of its processes, and starts it again.
+    pub(crate) fn kill_and_launch(&mut self) {
+        let dead = self.signal("KILL").join(",");
+        // Nobody may be there to take note of their deaths.
+        let states = || Command::new("ps").args(["-o", "stat=", "-p", &dead]).output().unwrap().stdout;
+        self.wait("killed processes live", || {
+            String::from_utf8(states()).unwrap().lines().all(|it| it.starts_with('Z'))
+        });
+        let socket = self.dir.path().join(format!(".s.PGSQL.{}.lock", self.port));
+        for lock in [self.data().join("postmaster.pid"), socket] {
+            fs::remove_file(lock).unwrap();
+        }
+        self.launch();
+    }
+
+    /// Kills one of the processes that serve connections: the server ends all others then, and recovers by itself.
+    pub(crate) fn kill_one(&self) {
+        let children = Command::new("pgrep").args(["-P", &self.server(), "-f", "127.0.0.1"]).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        let one = children.lines().last().expect("somebody is connected");
+        run(Command::new("kill").args(["-KILL", one]));
+    }
+
+    /// The process that all others are children of.
+    fn server(&self) -> String {
+        let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        lock.lines().next().unwrap().to_owned()
+    }
+
     /// Stops all of its processes where they are, as a machine does that hangs; the kernel goes on taking connections.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
@@ -119,13 +156,16 @@ impl Cluster {
         self.signal("CONT");
     }
 
-    fn signal(&self, signal: &str) {
-        let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
-        let server = lock.lines().next().unwrap().to_owned();
+    /// Which processes got it.
+    fn signal(&self, signal: &str) -> Vec<String> {
+        let server = self.server();
         let children = Command::new("pgrep").args(["-P", &server]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
         // The server first, so that it starts no others meanwhile.
-        run(Command::new("kill").arg(format!("-{signal}")).arg(&server).args(children.lines()));
+        let all: Vec<String> = iter::once(server).chain(children.lines().map(Into::into)).collect();
+        // One of them may have ended by itself.
+        run_status(Command::new("kill").arg(format!("-{signal}")).args(&all));
+        all
     }
 
     fn wait(&self, what: &str, is_done: impl Fn() -> bool) {
@@ -183,7 +223,7 @@ impl Cluster {
         let sockets = dir.path().display();
         let settings = format!("port = {port}\nunix_socket_directories = '{sockets}'\n{configuration}\n");
         fs::write(&file, before + &settings).unwrap();
-        let mut replica = Self { guard: guard(dir.path()), dir, port };
+        let mut replica = Self { guard: guard(dir.path()), dir, port, pooler: None };
         replica.launch();
         replica
     }
@@ -257,7 +297,7 @@ impl Pooler {
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 8\n\
-             max_client_conn = 2000\n"
+             max_client_conn = 2000\nserver_login_retry = 1\n"
         );
         fs::write(&file, settings).unwrap();
         let mut command = Command::new(binary("pgbouncer"));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use indelible_core::{
-    AppendOutcome, EventStore, FailedCondition, StoreError, Version,
+    Append, AppendOutcome, EventStore, ExpectedVersion, FailedCondition, StoreError, Version,
     conformance::fault::{Line, Verdict},
 };
 use indelible_postgres::PostgresStore;
@@ -16,13 +16,40 @@ use rand::seq::SliceRandom;
 use crate::{
     cluster::{fresh_schema, shared_url},
     proxy::{Cut, Proxy},
-    writing::{append, client, log, stream},
+    writing::{append, client, event, log, stream},
 };
 
 pub(crate) const FAULT: &str = "connection cut at a byte of a call";
 /// How long to cut for; `INDELIBLE_CUTS=all` cuts at each byte, however long that takes.
 const TIME: Duration = Duration::from_secs(12);
-const CUTS_MIN: usize = 50;
+const CUTS_MIN: u64 = 50;
+
+/// The function that writes an append.
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    Judged,
+    Foreseen,
+}
+
+impl Call {
+    /// Appends something that finds what it expects: of that kind of event the store knows by now, and nothing is in dispute.
+    async fn prepared(store: &PostgresStore, version: &mut u64) -> AppendOutcome {
+        let done = store.append(Call::Foreseen.append(*version)).await.unwrap();
+        *version += 1;
+        done
+    }
+
+    /// An append of that kind, or of one that is new: as long as any other.
+    fn append(self, version: u64) -> Append {
+        let event_type = match self {
+            Self::Foreseen => "Written".into(),
+            Self::Judged => format!("W{version:06}"),
+        };
+        let mut event = event("Written");
+        event.event_type = event_type.parse().unwrap();
+        Append::to(stream("a-1"), ExpectedVersion::Exact(Version::new(version)), [event])
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_cut_at_any_byte_is_in_the_log_once() {
@@ -32,36 +59,41 @@ async fn an_append_cut_at_any_byte_is_in_the_log_once() {
     let direct = PostgresStore::options().schema(&schema).open(&url).await.unwrap();
     let mut version = 0;
     let mut answers = Vec::new();
-    for _ in 0..2 {
+    let mut cuts = Vec::new();
+    for call in [Call::Judged, Call::Foreseen] {
+        answers.push(Call::prepared(&store, &mut version).await);
+        let judged = store.statistics().judged_batches;
         proxy.cut_next(Cut::Count);
-        answers.push(store.append(append("a-1", version)).await.unwrap());
+        answers.push(store.append(call.append(version)).await.unwrap());
         version += 1;
+        assert_eq!(store.statistics().judged_batches - judged, u64::from(call == Call::Judged));
+        // The last bytes of the answer are on their way.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (asked, answered) = proxy.counted();
+        assert!(asked > 500 && answered > 100, "a call of {asked} bytes, answered with {answered}");
+        cuts.extend((0..=asked).map(Cut::Asked).chain((0..answered).map(Cut::Answered)).map(|cut| (call, cut)));
     }
-    // The last bytes of the answer are on their way.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let (asked, answered) = proxy.counted();
-    assert!(asked > 500 && answered > 100, "a call of {asked} bytes, answered with {answered}");
-    let mut cuts: Vec<Cut> = (0..=asked).map(Cut::Asked).chain((0..answered).map(Cut::Answered)).collect();
     cuts.shuffle(&mut rand::rng());
-    let (all, started) = (cuts.len(), Instant::now());
-    for cut in cuts {
-        let is_enough = started.elapsed() > TIME && version as usize >= CUTS_MIN;
+    let (all, started, mut tried) = (cuts.len(), Instant::now(), 0);
+    for (call, cut) in cuts {
+        let is_enough = started.elapsed() > TIME && tried >= CUTS_MIN;
         if env::var("INDELIBLE_CUTS").is_err() && is_enough {
             break;
         }
+        answers.push(Call::prepared(&store, &mut version).await);
         proxy.cut_next(cut);
-        match store.append(append("a-1", version)).await {
+        match store.append(call.append(version)).await {
             Ok(AppendOutcome::Appended(done)) => answers.push(AppendOutcome::Appended(done)),
             other => panic!("cut at {cut:?}: {other:?}"),
         }
-        version += 1;
+        (version, tried) = (version + 1, tried + 1);
         assert_eq!(direct.stream_head(&stream("a-1")).await.unwrap().version, Version::new(version), "cut at {cut:?}");
     }
-    let controls = format!("of {all} bytes asked and answered");
-    let verdict = Verdict { acknowledged: version - 2, ..Verdict::default() };
-    Line::new(FAULT, version - 2, proxy.cuts() as u64, &verdict, &controls).print();
-    assert!(version as usize >= CUTS_MIN, "there was time for {version} cuts only");
-    assert_eq!(proxy.cuts() as u64, version - 2, "not each call was cut");
+    let controls = format!("of {all} bytes asked and answered, of appends that are judged and of foreseen ones");
+    let verdict = Verdict { acknowledged: tried, ..Verdict::default() };
+    Line::new(FAULT, tried, proxy.cuts() as u64, &verdict, &controls).print();
+    assert!(tried >= CUTS_MIN, "there was time for {tried} cuts only");
+    assert_eq!(proxy.cuts() as u64, tried, "not each call was cut");
     let log = log(&direct).await;
     assert_eq!(log.len() as u64, version, "an append is lost, or in the log twice");
     for (recorded, answer) in log.iter().zip(answers) {
@@ -77,8 +109,12 @@ async fn a_call_that_comes_late_writes_nothing() {
     let proxy = Proxy::before(&url).await;
     let store = PostgresStore::options().schema(&schema).open(&proxy.url(&url)).await.unwrap();
     let other = PostgresStore::options().schema(&schema).open(&url).await.unwrap();
-    for round in 0..5 {
+    for round in 0..6 {
         let name = format!("a-{round}");
+        // After a conflict the next append is judged, and the one behind that is foreseen.
+        if round % 2 == 1 {
+            store.append(append(&format!("b-{round}"), 0)).await.unwrap();
+        }
         proxy.cut_next(Cut::Late);
         let told = store.append(append(&name, 1)).await.unwrap();
         let AppendOutcome::Conflict(failed) = told else { panic!("there is no version 1 yet: {told:?}") };
@@ -94,13 +130,13 @@ async fn a_call_that_comes_late_writes_nothing() {
     }
     let client = client(&url).await;
     let fences = client.query_one(&format!("SELECT count(*) FROM {schema}.fences"), &[]).await.unwrap();
-    assert_eq!(fences.get::<_, i64>(0), 5);
+    assert_eq!(fences.get::<_, i64>(0), 6);
 
     // They are taken away when nothing can be under way any more.
     let age = format!("UPDATE {schema}.fences SET fenced_at = fenced_at - interval '8 days'");
     client.batch_execute(&age).await.unwrap();
     proxy.cut_next(Cut::Answered(10));
-    store.append(append("b-1", 0)).await.unwrap();
+    store.append(append("c-1", 0)).await.unwrap();
     let fences = client.query_one(&format!("SELECT count(*) FROM {schema}.fences"), &[]).await.unwrap();
     assert_eq!(fences.get::<_, i64>(0), 1);
 }

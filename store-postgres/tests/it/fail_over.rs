@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use indelible_core::{
-    AppendOutcome, Category, Delivery, EventStore, Filter, Position, StartFrom, StoreError, Subscription, Version,
+    Append, AppendOutcome, Category, Delivery, EventStore, ExpectedVersion, FailedCondition, Filter, Position,
+    StartFrom, StoreError, Subscription, Version,
     conformance::fault::{Line, Verdict},
 };
-use indelible_postgres::PostgresStore;
+use indelible_postgres::{OpenError, PostgresStore};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Pooler},
     proxy::Proxy,
-    writing::{SOON, append, appended, client, stream},
+    writing::{SOON, append, appended, client, event, stream},
 };
 
 /// The log goes back to what it was: whoever has seen more is told so, and writes nothing on what it remembers.
@@ -48,6 +49,54 @@ async fn losses_are_told() {
     appended(&again, append("a-1", 1)).await;
     let told = Subscription::new(again, Filter::all(), StartFrom::After(lost)).await.err();
     assert!(matches!(told, Some(StoreError::Diverged { .. })), "{told:?}");
+}
+
+/// What a process knows of its streams is of the log that it wrote them to, though an event with the last one's id is where
+/// that was, as where a command by key came again: by whatever connection it comes to the server that has another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_knew_is_nothing_where_the_end_of_the_log_was_lost() {
+    let mut cluster = tokio::task::block_in_place(|| Cluster::start(""));
+    let pooler = Pooler::before(&cluster);
+    let options = PostgresStore::options().poll(Duration::from_secs(3_600));
+    options.clone().open(&cluster.url()).await.unwrap().close().await.unwrap();
+    let files = tokio::task::block_in_place(|| cluster.keep_files());
+    let ends = "ALTER TABLE indelible.log DISABLE TRIGGER ALL; DELETE FROM indelible.log";
+    // A server that recovers by itself when one of its processes dies is not started again.
+    for (url, is_other) in [(cluster.url(), true), (pooler.url(), true), (cluster.url(), false)] {
+        let store = options.clone().open(&url).await.unwrap();
+        let keyed = event("Keyed");
+        let by_key = || Append::to(stream("key-1"), ExpectedVersion::Any, [keyed.clone()]);
+        appended(&store, append("a-0", 0)).await;
+        appended(&store, append("a-1", 0)).await;
+        let last = appended(&store, by_key()).await.token;
+        if is_other {
+            tokio::task::block_in_place(|| cluster.restore(&files));
+        } else {
+            client(&cluster.url()).await.batch_execute(ends).await.unwrap();
+            tokio::task::block_in_place(|| cluster.kill_one());
+        }
+
+        let other = loop {
+            match options.clone().open(&cluster.url()).await {
+                Err(OpenError::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => break other.unwrap(),
+            }
+        };
+        appended(&other, append("b-0", 0)).await;
+        appended(&other, append("b-1", 0)).await;
+        assert_eq!(appended(&other, by_key()).await.token, last);
+        let told = loop {
+            match store.append(append("a-1", 1)).await {
+                Err(error) if error.is_retryable() => {}
+                told => break told.unwrap(),
+            }
+        };
+        let AppendOutcome::Conflict(failed) = told else { panic!("a-1 is not there any more: {told:?}") };
+        assert!(matches!(&failed[..], [FailedCondition::Version { actual: Version::NONE, .. }]), "{failed:?}");
+        other.verify().await.unwrap();
+        drop((store, other));
+        tokio::task::block_in_place(|| cluster.restore(&files));
+    }
 }
 
 /// A server and its standby.

@@ -3,9 +3,9 @@
 //! all. What is written and how that is judged is the suite's ([`indelible_core::conformance::fault`]).
 //!
 //! What strikes: the process is killed; all connections are ended by an administrator; the server is stopped in the way
-//! of a crash and started again; it hangs; its disk is full; a synchronous standby takes over from it. A process that
-//! lives through its fault must go on by itself, and so must a subscriber in this one, which sees the whole log once and
-//! in order.
+//! of a crash, or killed, and started again, or one of its processes is killed; it hangs; its disk is full; a synchronous
+//! standby takes over from it. A process that lives through its fault must go on by itself, and so must a subscriber in this
+//! one, which sees the whole log once and in order.
 //!
 //! `INDELIBLE_FAULTS` says how many of each (6; a third of that where it takes long), `INDELIBLE_SEED` from which numbers.
 
@@ -81,12 +81,16 @@ impl Fault for Terminate {
 
 struct Crash(Cluster);
 impl Fault for Crash {
-    const NAME: &str = "server stopped at once";
+    const NAME: &str = "server stopped at once, it or one of its processes killed";
     fn url(&self) -> String {
         self.0.url()
     }
-    fn strike(&mut self, _: &mut Running, _: &mut StdRng) {
-        self.0.crash_and_launch();
+    fn strike(&mut self, _: &mut Running, random: &mut StdRng) {
+        match random.random_range(0..3) {
+            0 => self.0.crash_and_launch(),
+            1 => self.0.kill_and_launch(),
+            _ => self.0.kill_one(),
+        }
     }
 }
 

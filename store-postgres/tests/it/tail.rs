@@ -12,7 +12,7 @@ use std::{
 
 use futures::FutureExt;
 use indelible_core::{
-    Append, AppendOutcome, Delivery, EventStore, ExpectedVersion, Filter, StartFrom, Subscription,
+    Append, AppendOutcome, Delivery, EventStore, ExpectedVersion, Filter, StartFrom, Subscription, Version,
     conformance::fault::{Line, Verdict},
 };
 use indelible_postgres::PostgresStore;
@@ -40,26 +40,28 @@ fn slowing(table: &str, schema: &str) -> String {
     )
 }
 
-/// What a child does: some writers, on streams of their own and on one of all, with and without conditions.
-pub(crate) async fn write(url: &str, schema: &str) {
+/// What a child does: some writers, on streams of their own and, where it shares, on one of all who do. Who doesn't finds all
+/// its streams as it left them, while others write.
+pub(crate) async fn write(url: &str, schema: &str, shares: bool) {
     let store = PostgresStore::options().schema(schema).connections(2).open(url).await.unwrap();
     let until = Instant::now() + Duration::from_secs(seconds());
     let mut writers = Vec::new();
     for n in 0..WRITERS {
         let store = store.clone();
         writers.push(tokio::spawn(async move {
-            let mut written = 0;
+            let (mut version, mut written) = (0, 0);
             while Instant::now() < until {
                 let own = stream(&format!("writer-{}-{n}", std::process::id()));
-                let append =
-                    Append::to(own, ExpectedVersion::Exact(indelible_core::Version::new(written)), [event("Own")])
-                        .event(stream("shared-1"), event("Shared"));
+                let second = if shares { stream("shared-1") } else { own.clone() };
+                let append = Append::to(own, ExpectedVersion::Exact(Version::new(version)), [event("Own")])
+                    .event(second, event("Second"));
                 match store.append(append).await.unwrap() {
-                    AppendOutcome::Appended(_) => written += 1,
+                    AppendOutcome::Appended(_) => version += if shares { 1 } else { 2 },
                     conflict => panic!("{conflict:?}"),
                 }
+                written += 2;
             }
-            written * 2
+            written
         }));
     }
     let mut written = 0;
@@ -74,8 +76,8 @@ async fn a_reader_behind_many_slow_writers_misses_nothing() {
     let (url, schema) = (shared_url(), fresh_schema());
     let store = PostgresStore::options().schema(&schema).open(&url).await.unwrap();
     client(&url).await.batch_execute(&slowing("log", &schema)).await.unwrap();
-    let children: Vec<_> =
-        (0..PROCESSES).map(|_| child::command(&format!("append {schema}"), &url).spawn().unwrap()).collect();
+    let jobs = ["append", "append apart"].into_iter().cycle().take(PROCESSES);
+    let children: Vec<_> = jobs.map(|job| child::command(&format!("{job} {schema}"), &url).spawn().unwrap()).collect();
     let writing = tokio::task::spawn_blocking(move || {
         let mut written = 0;
         for child in children {
