@@ -220,9 +220,7 @@ impl ReadModel for MemoryModel {
 
     async fn caught_up(&self, projection: &ProjectionId) -> Result<(), ReadModelError> {
         self.with(projection, |kept| {
-            if kept.version.state == VersionState::Rebuilding {
-                kept.version.state = VersionState::Current;
-            }
+            kept.caught_up();
             Ok(())
         })
     }

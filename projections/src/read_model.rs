@@ -183,8 +183,9 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     }
 
     /// Empties a version, raises its epochs and puts its partitions back to the start of the log, whose head is the end of
-    /// its history. The current one is [`Rebuilding`](VersionState::Rebuilding) until it has
-    /// [caught up](Self::caught_up), another [`Building`](VersionState::Building).
+    /// its history; nobody has a lease on them then, so that those who had find out. The current one is
+    /// [`Rebuilding`](VersionState::Rebuilding) until it has [caught up](Self::caught_up), another
+    /// [`Building`](VersionState::Building).
     ///
     /// # Errors
     /// Those of the database.
@@ -193,7 +194,8 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
         async { Err(ReadModelError::unsupported("a reset")) }
     }
 
-    /// Says that a version that was reset has caught up.
+    /// Says that a version that was reset has caught up. Nothing comes of it where a partition is not as far as its history
+    /// goes: then it was reset once more meanwhile.
     ///
     /// # Errors
     /// Those of the database.

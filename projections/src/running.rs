@@ -143,11 +143,9 @@ impl Running {
             let goal = Goal::of(&self.store, token, stream).await?;
             let waits = which().map(|handle| async {
                 let (current, _) = handle.watched.current().await?;
-                // What another version of it does here is waited for by that one.
-                match current != handle.id && which().any(|other| other.id == current) {
-                    true => Ok(Waited::Reached),
-                    false => handle.watched.reach(&goal).await,
-                }
+                // What the current version does here, its own handle knows at once.
+                let current = which().find(|other| current != handle.id && other.id == current);
+                current.unwrap_or(handle).watched.reach(&goal).await
             });
             let mut waits: FuturesUnordered<_> = waits.collect();
             while let Some(waited) = waits.try_next().await? {
@@ -185,8 +183,9 @@ impl Running {
 
     /// How far those have come that are built beside the current version, or rebuilt.
     pub fn progress(&self) -> Vec<Progress> {
-        let all = self.handles.iter().map(|handle| handle.progress.borrow().clone());
-        all.filter(Progress::is_built).collect()
+        // A version that is older than the current one is fed, and does not take over by itself.
+        let built = self.handles.iter().filter(|handle| handle.life.builds.load(Ordering::Acquire));
+        built.map(|handle| handle.progress.borrow().clone()).filter(Progress::is_built).collect()
     }
 
     /// Lets a projection take so many events a second at the most while it is built or rebuilt, in each worker that runs

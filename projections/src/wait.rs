@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    DeadLetter, Partition, PartitionState, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionStatus,
+    DeadLetter, Partition, PartitionState, PartitionStatus, ProjectionId, ReadModel, ReadModelError, VersionRow,
+    VersionState, VersionStatus, Wanted,
 };
 
 /// The pauses between two looks at the rows of partitions that other processes own.
@@ -24,7 +25,7 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_millis(100);
 pub enum Waited {
     /// Every partition that counts has looked that far.
     Reached,
-    /// Events of this stream are parked: it will not be reached before they are redriven or discarded.
+    /// Its event, or one before it in its stream, is parked: it will not be reached before they are redriven or discarded.
     Parked(StreamId),
     /// A partition has stopped before it.
     Stopped(Arc<str>),
@@ -95,15 +96,30 @@ struct Stand {
 impl<M: ReadModel> Watched<M> {
     /// The version that queries see.
     pub async fn current(&self) -> Result<(ProjectionId, u32), ReadModelError> {
+        let current = self.versions().await?.into_iter().find(|row| row.state.is_current());
+        current
+            .map(|row| (row.projection, row.partitions))
+            .ok_or_else(|| ReadModelError::Unknown { projection: self.id.name.to_string() })
+    }
+
+    async fn versions(&self) -> Result<Vec<VersionRow>, ReadModelError> {
         match self.model.versions(&self.id.name).await {
-            Ok(rows) => rows
-                .into_iter()
-                .find(|row| row.state.is_current())
-                .map(|row| (row.projection, row.partitions))
-                .ok_or_else(|| ReadModelError::Unknown { projection: self.id.name.to_string() }),
-            Err(ReadModelError::Unsupported { .. }) => Ok((self.id.clone(), self.partitions)),
-            Err(error) => Err(error),
+            // It has one at a time.
+            Err(ReadModelError::Unsupported { .. }) => Ok(vec![VersionRow {
+                projection: self.id.clone(),
+                partitions: self.partitions,
+                replays_to: Position::START,
+                state: VersionState::Current,
+                wanted: Wanted::default(),
+            }]),
+            answer => answer,
         }
+    }
+
+    /// Whether the stream is parked from the event on that is waited for, or one before it.
+    async fn is_parked(&self, version: &ProjectionId, goal: &Goal) -> Result<bool, ReadModelError> {
+        let first = self.model.letters(version, goal.stream.as_ref(), Position::START, 1).await?;
+        Ok(first.first().is_some_and(|first| first.position <= goal.position))
     }
 
     /// Waits for the version that queries see, also when another takes over meanwhile; for ever, if need be.
@@ -134,6 +150,9 @@ impl<M: ReadModel> Watched<M> {
         let mut pause = PAUSE_FIRST;
         loop {
             let mut stands = owned.as_mut().map_or_else(Vec::new, |owned| stands(&owned.borrow_and_update(), goal));
+            for stand in stands.iter_mut().filter(|stand| stand.parked) {
+                stand.parked = self.is_parked(version, goal).await?;
+            }
             let is_known = |stands: &[Stand], partition| stands.iter().any(|stand| stand.partition == partition);
             let all_owned = counting.iter().all(|partition| is_known(&stands, *partition));
             if !all_owned {
@@ -173,9 +192,7 @@ impl<M: ReadModel> Watched<M> {
         let home = goal.stream.as_ref().map(|stream| Partition::of(stream, rows.len() as u32));
         for row in rows {
             let parked = match &goal.stream {
-                Some(stream) if row.parked > 0 && Some(row.partition) == home => {
-                    !self.model.letters(version, Some(stream), Position::START, 1).await?.is_empty()
-                }
+                Some(_) if row.parked > 0 && Some(row.partition) == home => self.is_parked(version, goal).await?,
                 _ => false,
             };
             let (partition, position) = (row.partition, row.position.position);
@@ -253,7 +270,7 @@ impl<M: ReadModel> Look for Watched<M> {
     ) -> BoxFuture<'a, Result<Vec<VersionStatus>, ReadModelError>> {
         Box::pin(async move {
             let mut found = Vec::new();
-            for version in self.model.versions(&self.id.name).await? {
+            for version in Watched::versions(self).await? {
                 let partitions = self.model.partitions(&version.projection).await?;
                 let fed = match self.model.lease() {
                     Some(_) => partitions.iter().any(|row| row.owner.is_some()),

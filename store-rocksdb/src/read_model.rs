@@ -98,8 +98,9 @@ pub use tx::RocksTx;
 /// A log that lost its own end ([`Durability::Buffered`](crate::Durability::Buffered)) may come back behind its read
 /// model. A projection's partitions then stop as diverged, and a [`reset`](ReadModel::reset) builds it anew.
 ///
-/// A damaged directory is refused when it is opened, or stops the projection that reads it; nothing is repaired. All but
-/// the reasons why dead letters were discarded is derived from the log: with the directory removed it is built anew.
+/// A damaged directory is refused when it is opened, or stops the projection that reads it; nothing is repaired. With
+/// the directory removed all is built anew from the log, but for what operators said: which version is current after going
+/// back, what is paused or throttled, which dead letters were discarded and why.
 ///
 /// # What it costs
 ///
@@ -436,6 +437,8 @@ impl Inner {
             position: Token::start(head.store),
             parked: 0,
             updated_at: Timestamp::now(),
+            owner: None,
+            stopped: None,
             ..row.clone()
         });
         let emptied: Vec<_> = emptied.collect();
@@ -472,7 +475,9 @@ impl Inner {
     fn caught_up(&self, projection: &ProjectionId) -> Result<(), ReadModelError> {
         let mut versions = self.versions_to_change();
         let kept = versions.get_mut(projection).ok_or_else(|| unknown(projection))?;
-        if kept.version.state == VersionState::Rebuilding {
+        let there = kept.partitions.rows().iter().all(|row| row.position.position >= kept.version.replays_to);
+        // But where it was reset once more since somebody looked.
+        if kept.version.state == VersionState::Rebuilding && there {
             let version = VersionRow { state: VersionState::Current, ..kept.version.clone() };
             let mut batch = WriteBatch::default();
             put_version(&mut batch, &version, kept.space);

@@ -127,6 +127,16 @@ impl Kept {
         for row in &mut self.rows {
             row.epoch = Epoch(row.epoch.0 + 1);
             (row.position, row.parked, row.updated_at) = (Token::start(head.store), 0, Timestamp::now());
+            // Whoever has it finds out with the next heartbeat, also where it stands still and writes nothing.
+            (row.owner, row.stopped) = (None, None);
+        }
+    }
+
+    /// But where it was reset once more since somebody looked.
+    pub fn caught_up(&mut self) {
+        let there = self.rows.iter().all(|row| row.position.position >= self.version.replays_to);
+        if self.version.state == VersionState::Rebuilding && there {
+            self.version.state = VersionState::Current;
         }
     }
 

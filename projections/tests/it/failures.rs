@@ -120,7 +120,7 @@ async fn a_poison_event_stops_its_partition_and_no_other_and_restarts() {
 #[tokio::test]
 async fn a_poison_event_is_parked_with_all_that_follow_in_its_stream_and_redriven() {
     let (store, model, picky) = (MemoryStore::new(), MemoryModel::new(), Picky::<true>::default());
-    append(&store, "a", deposited(1)).await;
+    let first = append(&store, "a", deposited(1)).await;
     append(&store, "a", deposited(13)).await;
     append(&store, "b", deposited(3)).await;
     append(&store, "a", deposited(2)).await;
@@ -129,6 +129,8 @@ async fn a_poison_event_is_parked_with_all_that_follow_in_its_stream_and_redrive
     assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
     let later = append(&store, "a", deposited(5)).await;
     assert_eq!(running.wait_for(&later, SOON).await.unwrap(), Waited::Parked(stream("a")));
+    // What was handled before it is in the read model.
+    assert_eq!(running.wait_for(&first, SOON).await.unwrap(), Waited::Reached);
 
     let id = ProjectionId::of::<Tally>();
     let wait = || async { model.letters(&id, None, Position::START, 10).await.unwrap() };

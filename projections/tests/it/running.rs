@@ -168,6 +168,8 @@ async fn a_target_without_transactions_goes_on_from_its_checkpoint() {
         let head = deposits(&store, 20).await;
         assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
         assert_eq!(store.head().await.unwrap(), head);
+        let versions = running.versions().await.unwrap();
+        assert_eq!(versions.iter().map(|version| version.lag_events()).collect::<Vec<_>>(), [0]);
     }
     let target = AtLeastOnce::new(client.clone(), &store);
     let running = Worker::new(&store).add(&target, Whole).start().await.unwrap();

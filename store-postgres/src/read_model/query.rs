@@ -6,7 +6,8 @@ use tokio_postgres::Row;
 use super::{Params, Shared, error::About, leases::id, tx::PostgresTx};
 
 /// What queries see of a projection, as it was when it was first asked: all questions are answered from the same state,
-/// over several tables too. It holds a connection, and keeps the next version from taking over; so not for long.
+/// over several tables too. It holds a connection, and keeps versions of all projections in the schema from taking over and
+/// from being reset; so not for long.
 pub struct PostgresSnapshot {
     tx: PostgresTx,
     /// Whose current version it looks at.
@@ -21,7 +22,9 @@ pub(super) async fn snapshot(shared: &Shared, name: &str) -> Result<PostgresSnap
     let path = format!("{}, public, pg_temp", shared.statements.schema);
     let mut tx =
         PostgresTx::begin(link, path.as_str().into(), about, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-    tx.batch(format!("SET LOCAL search_path = {path}")).await?;
+    // First of all, so that what is shown then stays so: what rows there are is settled when anything is asked.
+    let lock = format!("LOCK TABLE {}.indelible_views IN ACCESS SHARE MODE", shared.statements.schema);
+    tx.batch(format!("SET LOCAL search_path = {path}; {lock}")).await?;
     let shown = tx.query_opt(&shared.statements.shown, (name,)).await?;
     let Some(row) = shown else { return Err(ReadModelError::Unknown { projection: name.into() }) };
     let projection = id(name, row.get("version"));
@@ -40,8 +43,7 @@ impl PostgresSnapshot {
     /// Asks; the projection's tables have their plain names.
     ///
     /// # Errors
-    /// [`Rejected`](ReadModelError::Rejected) for what the server refuses, [`Rebuilding`](ReadModelError::Rebuilding)
-    /// where the projection was reset before it was first asked, [`Unavailable`](ReadModelError::Unavailable).
+    /// [`Rejected`](ReadModelError::Rejected) for what the server refuses, [`Unavailable`](ReadModelError::Unavailable).
     pub async fn query(&mut self, sql: &str, params: impl Params) -> Result<Vec<Row>, ReadModelError> {
         self.tx.query(sql, params).await
     }

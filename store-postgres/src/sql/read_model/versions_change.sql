@@ -8,6 +8,12 @@ BEGIN
 END
 $$;
 
+-- Queries are begun before what is shown becomes another, or behind that: tables are looked up as they are now, and rows as
+-- they were when a query began.
+CREATE FUNCTION indelible_alone() RETURNS void LANGUAGE sql SET search_path FROM CURRENT AS $$
+    LOCK TABLE indelible_views IN ACCESS EXCLUSIVE MODE
+$$;
+
 -- Makes a version known, with its schema. `false` where it is known.
 CREATE FUNCTION indelible_make(
     the_projection text, the_version bigint, how_many integer, the_store uuid, head bigint, the_home text, the_setup text
@@ -85,7 +91,7 @@ DECLARE
     seen    bigint;
     reached bigint;
 BEGIN
-    PERFORM indelible_in_turn();
+    PERFORM indelible_in_turn(), indelible_alone();
     SELECT * INTO next FROM indelible_versions v WHERE v.projection = the_projection AND v.version = the_version;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such version' USING ERRCODE = 'INDM2';
@@ -122,6 +128,7 @@ BEGIN
     END IF;
     -- Behind the batches that are under way.
     DELETE FROM indelible_partitions p WHERE p.projection = the_projection AND p.version = the_version;
+    DELETE FROM indelible_discarded d WHERE d.projection = the_projection AND d.version = the_version;
     DELETE FROM indelible_versions v WHERE v.projection = the_projection AND v.version = the_version;
     EXECUTE format('DROP SCHEMA %I CASCADE', doomed.home);
 END
@@ -133,7 +140,7 @@ DECLARE
     emptied indelible_versions%ROWTYPE;
     tables  text;
 BEGIN
-    PERFORM indelible_in_turn();
+    PERFORM indelible_in_turn(), indelible_alone();
     UPDATE indelible_versions v
        SET replays_to = head,
            state = CASE WHEN v.state IN ('current', 'rebuilding') THEN 'rebuilding' ELSE 'building' END
@@ -143,7 +150,9 @@ BEGIN
     END IF;
     UPDATE indelible_partitions p
        SET epoch = p.epoch + 1, store = the_store, position = 0, event = '00000000-0000-0000-0000-000000000000',
-           updated_at = clock_timestamp()
+           updated_at = clock_timestamp(),
+           -- Whoever has it finds out with the next heartbeat, also where it stands still and writes nothing.
+           owner = NULL, leased_until = NULL, stopped = NULL
      WHERE p.projection = the_projection AND p.version = the_version;
     DELETE FROM indelible_dead_letters d WHERE d.projection = the_projection AND d.version = the_version;
     -- The views first, as a query locks them; the other way round, the two would wait for each other.
@@ -159,12 +168,15 @@ BEGIN
 END
 $$;
 
+-- Not where it was reset once more since somebody looked.
 CREATE FUNCTION indelible_caught_up(the_projection text, the_version bigint)
 RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM indelible_in_turn();
     UPDATE indelible_versions v SET state = 'current'
-     WHERE v.projection = the_projection AND v.version = the_version AND v.state = 'rebuilding';
+     WHERE v.projection = the_projection AND v.version = the_version AND v.state = 'rebuilding'
+       AND v.replays_to <= (SELECT min(p.position) FROM indelible_partitions p
+                             WHERE p.projection = the_projection AND p.version = the_version);
     IF FOUND THEN
         PERFORM indelible_show(the_projection);
     END IF;

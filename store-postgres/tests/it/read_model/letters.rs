@@ -12,8 +12,8 @@ use std::{
 use indelible_core::{Cause, EventStore, Position};
 use indelible_postgres::{PostgresModel, PostgresTx};
 use indelible_projections::{
-    Envelope, OnFailure, Order, PartitionState, Project, Projection, ProjectionId, ReadModel, Retry, Waited, Wants,
-    Worker,
+    Envelope, OnFailure, Order, PartitionState, Project, Projection, ProjectionId, ReadModel, Registration, Retry,
+    Waited, Wants, Worker,
 };
 
 use super::fixture::*;
@@ -161,6 +161,17 @@ async fn with_too_many_parked_streams_it_stops_and_what_is_discarded_is_kept_wit
     assert_eq!(discarded, [(letters[0].clone(), "it never happened".to_owned())]);
     let stopped = running.status().into_iter().flat_map(|(_, lanes)| lanes);
     assert_eq!(stopped.filter(|lane| matches!(lane.state, PartitionState::Stopped { .. })).count(), 1);
+
+    // It goes with its version.
+    let next = ProjectionId { version: 2, ..projection.clone() };
+    let registration = Registration { projection: next.clone(), partitions: 1, head, setup: "" };
+    model.register(&registration).await.unwrap();
+    drop(running);
+    model.reset(&projection, head).await.unwrap();
+    model.take_over(&next).await.unwrap();
+    assert_eq!(model.discarded(&projection, Position::START, 10).await.unwrap().len(), 1, "through resets too");
+    model.drop_version(&projection).await.unwrap();
+    assert_eq!(model.discarded(&projection, Position::START, 10).await.unwrap(), []);
 }
 
 /// A batch in one statement, which the server refuses where there is poison in it. With how large the batches were.

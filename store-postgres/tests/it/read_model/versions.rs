@@ -171,6 +171,8 @@ async fn queries_are_told_that_a_reset_one_is_being_rebuilt() {
     // Who looks sees it as it was, and a reset waits for them.
     let mut views = model.query::<Tally>().await.unwrap();
     assert_eq!(views.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
+    // And who is about to look.
+    let mut unasked = model.query::<Tally>().await.unwrap();
     let reset = tokio::spawn({
         let (model, tally) = (model.clone(), tally.clone());
         async move { model.reset(&tally, head).await }
@@ -178,8 +180,12 @@ async fn queries_are_told_that_a_reset_one_is_being_rebuilt() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(views.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
     drop(views);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(unasked.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
+    drop(unasked);
     reset.await.unwrap().unwrap();
     assert!(contents(&url, &name, 1).await.is_empty());
+    model.caught_up(&tally).await.unwrap();
     assert!(matches!(model.query::<Tally>().await, Err(ReadModelError::Rebuilding { .. })));
     let client = client(&url).await;
     for table in ["sums", "lists"] {
@@ -188,9 +194,16 @@ async fn queries_are_told_that_a_reset_one_is_being_rebuilt() {
     }
     let running = Worker::new(&store).add(&model, Tally).start().await.unwrap();
     assert_eq!(running.wait_for(&head, SOON).await.unwrap(), Waited::Reached);
-    model.caught_up(&tally).await.unwrap();
     assert_eq!(contents(&url, &name, 1).await, built);
-    let mut views = model.query::<Tally>().await.unwrap();
+    let until = std::time::Instant::now() + SOON;
+    let mut views = loop {
+        match model.query::<Tally>().await {
+            Err(ReadModelError::Rebuilding { .. }) if std::time::Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            views => break views.unwrap(),
+        }
+    };
     assert_eq!(views.query("SELECT * FROM lists", ()).await.unwrap().len(), events.len());
 }
 
@@ -250,12 +263,15 @@ async fn a_version_is_reset_while_two_workers_run_and_events_come_in() {
         }
     });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    running.reset::<Tally, _>(&model).await.unwrap();
-    let until = std::time::Instant::now() + patience(first);
-    while !states(&model, "tally").await.contains(&(1, VersionState::Current)) {
-        assert!(std::time::Instant::now() < until, "it is not built anew: {:?}", site.rows().await);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let is_built_anew = async |within| {
+        running.reset::<Tally, _>(&model).await.unwrap();
+        let until = std::time::Instant::now() + within;
+        while !states(&model, "tally").await.contains(&(1, VersionState::Current)) {
+            assert!(std::time::Instant::now() < until, "it is not built anew: {:?}", site.rows().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    is_built_anew(patience(first)).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     is_over.store(true, SeqCst);
     writing.await.unwrap();
@@ -263,6 +279,8 @@ async fn a_version_is_reset_while_two_workers_run_and_events_come_in() {
     assert!(before > 0 && rebuilding > 0 && after > 0, "{before} queries, {rebuilding} refused, {after}");
     site.catches_up(patience(first)).await;
     is_shared(&site, &other).await;
+    // And where nothing comes in that the other would be fenced off by.
+    is_built_anew(SOON).await;
     running.drain(SOON).await;
     drop(other);
     site.is_as_after_a_clean_pass().await;
