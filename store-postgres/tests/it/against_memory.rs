@@ -11,7 +11,7 @@ use indelible_core::conformance::{
 };
 use indelible_postgres::PostgresStore;
 
-use crate::{child::number, cluster::shared_url, conformance::Postgres};
+use crate::{child::number, cluster::shared_url, conformance::Postgres, writing::prepared};
 
 /// Any difference has ended it.
 fn tell(what: &str, times: u64, answers: &Answers) {
@@ -33,7 +33,7 @@ async fn both_stores_answer_alike() {
     for seed in first..first + sequences {
         println!("seed {seed}");
         let options = PostgresStore::options();
-        let options = if seed % 2 == 0 { options.prepared() } else { options };
+        let options = if seed % 2 == 0 { prepared(options) } else { options };
         let mut postgres = Postgres::with(shared_url(), options).await;
         for (kind, times) in compare_sequence(&mut postgres, &rounds(seed), seed % 4 != 0).await {
             *answers.entry(kind).or_default() += times;

@@ -14,6 +14,8 @@ use indelible_core::conformance::{
 };
 use indelible_postgres::{Durability, PostgresStore};
 
+use crate::writing::prepared;
+
 const JOB: &str = "INDELIBLE_TEST_CHILD";
 const WORK: &str = "INDELIBLE_TEST_WORK";
 const PORT: &str = "INDELIBLE_TEST_PORT";
@@ -60,12 +62,7 @@ async fn write(work: &Work, url: &str, schema: &str) {
     let durability = if work.weakly { Durability::Asynchronous } else { Durability::Synced };
     let patience = Duration::from_millis(number(PATIENCE).unwrap());
     let options = PostgresStore::options().schema(schema).durability(durability).connections(4).patience(patience);
-    // Behind a pooler nothing is prepared.
-    let options = if work.cycle.is_multiple_of(2) || env::var_os("INDELIBLE_POOLED").is_some() {
-        options
-    } else {
-        options.prepared()
-    };
+    let options = if work.cycle.is_multiple_of(2) { options } else { prepared(options) };
     let store = match options.open(url).await {
         Ok(store) => store,
         Err(error) => return say(&format!("unopened {error:?}").replace('\n', " ")),

@@ -76,7 +76,8 @@ impl Cluster {
         self.pooler.as_ref().map_or_else(|| self.direct_url(), Pooler::url)
     }
 
-    fn direct_url(&self) -> String {
+    /// Past the pooler, where there is one.
+    pub(crate) fn direct_url(&self) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
 
@@ -300,11 +301,17 @@ impl Pooler {
              max_client_conn = 2000\nserver_login_retry = 1\n"
         );
         fs::write(&file, settings).unwrap();
-        let mut command = Command::new(binary("pgbouncer"));
+        // It ends with the shell's input, so with this process too.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "\"$1\" -q \"$2\" 2>/dev/null & read -r _; kill $!", "sh"])
+            .arg(binary("pgbouncer"))
+            .arg(&file);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
         if let Some((user, group)) = unprivileged() {
             command.uid(user).gid(group);
         }
-        let process = command.arg("-q").arg(&file).stderr(Stdio::null()).spawn().unwrap();
+        let process = command.spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(20);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < until, "pgbouncer does not start");
@@ -320,8 +327,7 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.process.kill();
+        drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
 }

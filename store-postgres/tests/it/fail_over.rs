@@ -62,7 +62,7 @@ async fn what_a_process_knew_is_nothing_where_the_end_of_the_log_was_lost() {
     let files = tokio::task::block_in_place(|| cluster.keep_files());
     let ends = "ALTER TABLE indelible.log DISABLE TRIGGER ALL; DELETE FROM indelible.log";
     // A server that recovers by itself when one of its processes dies is not started again.
-    for (url, is_other) in [(cluster.url(), true), (pooler.url(), true), (cluster.url(), false)] {
+    for (url, is_other) in [(cluster.direct_url(), true), (pooler.url(), true), (cluster.direct_url(), false)] {
         let store = options.clone().open(&url).await.unwrap();
         let keyed = event("Keyed");
         let by_key = || Append::to(stream("key-1"), ExpectedVersion::Any, [keyed.clone()]);

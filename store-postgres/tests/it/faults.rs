@@ -23,6 +23,7 @@ use indelible_core::{
 use indelible_postgres::PostgresStore;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::runtime::Runtime;
+use tokio_postgres::types::Type;
 
 use crate::{
     child::{number, seed, writer},
@@ -70,9 +71,9 @@ impl Fault for Terminate {
     fn strike(&mut self, _: &mut Running, random: &mut StdRng) {
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'indelible'";
         self.1.block_on(async {
-            let client = client(&self.0.url()).await;
+            let client = client(&self.0.direct_url()).await;
             for _ in 0..4 {
-                client.execute(end, &[]).await.unwrap();
+                client.simple_query(end).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(random.random_range(10..40))).await;
             }
         });
@@ -243,7 +244,7 @@ async fn until_alone(url: &str, schema: &str) {
     let until = Instant::now() + SOON;
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND query LIKE '%' || $1 || '%' \
                 AND query LIKE '%append(%' AND pid <> pg_backend_pid()";
-    while client.query_one(busy, &[&schema]).await.unwrap().get::<_, i64>(0) > 0 {
+    while client.query_typed_one(busy, &[(&schema, Type::TEXT)]).await.unwrap().get::<_, i64>(0) > 0 {
         assert!(Instant::now() < until, "the dead process's call never ends");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

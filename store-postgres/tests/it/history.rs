@@ -18,6 +18,7 @@ use crate::{
     cluster::{Cluster, shared_url},
     conformance::Postgres,
     crash::Crashing,
+    writing::prepared,
 };
 
 const FAULT: &str = "histories, process or server gone";
@@ -35,7 +36,7 @@ async fn no_answer_contradicts_the_log() {
         let workload = workload.crashes(usize::from(rounds % 2 == 1));
         let mut harness: Box<dyn Harness> = match rounds % 4 {
             3 => Box::new(Crashing::new(tokio::task::block_in_place(|| Cluster::start(""))).await),
-            2 => Box::new(Postgres::with(shared_url(), PostgresStore::options().prepared()).await),
+            2 => Box::new(Postgres::with(shared_url(), prepared(PostgresStore::options())).await),
             _ => Box::new(Postgres::new(shared_url()).await),
         };
         match run_histories(&mut *harness, workload).await {

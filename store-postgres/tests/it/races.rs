@@ -15,7 +15,7 @@ use tokio::sync::Barrier;
 use crate::{
     child::number,
     cluster::{fresh_schema, shared_url},
-    writing::{append, appended, event, stream},
+    writing::{append, appended, event, prepared, stream},
 };
 
 pub(crate) const FAULT: &str = "8 to 64 race for one place";
@@ -25,7 +25,7 @@ async fn one_racer_wins() {
     let rounds = number("INDELIBLE_RACES").unwrap_or(90);
     let (url, schema) = (shared_url(), fresh_schema());
     let options = PostgresStore::options().schema(&schema);
-    let stores = [options.clone().open(&url).await.unwrap(), options.prepared().open(&url).await.unwrap()];
+    let stores = [options.clone().open(&url).await.unwrap(), prepared(options).open(&url).await.unwrap()];
     let (mut racers_all, mut verdict) = (0, Verdict::default());
     for round in 0..rounds {
         let racers = rand::rng().random_range(8..=64);
@@ -153,7 +153,7 @@ async fn what_others_wrote_is_noticed() {
         (by_another("account-theirs"), None, 1),
     ];
     for (case, (append_now, expected, judged)) in cases.into_iter().enumerate() {
-        let options = PostgresStore::options().schema(fresh_schema()).prepared();
+        let options = prepared(PostgresStore::options().schema(fresh_schema()));
         let [one, other] = [options.clone().open(&url).await.unwrap(), options.open(&url).await.unwrap()];
         for version in 0..2 {
             appended(&one, append("account-mine", version)).await;

@@ -16,6 +16,7 @@ use indelible_core::{
     conformance::fault::{Line, Verdict},
 };
 use indelible_postgres::PostgresStore;
+use tokio_postgres::types::Type;
 
 use crate::{
     child::{self, number},
@@ -164,14 +165,14 @@ async fn cursor_over_a_sequence(seconds: u64) -> (i64, i64) {
             }
         }
         let read = format!("SELECT position FROM {schema}.log WHERE position > $1 ORDER BY position LIMIT 100");
-        let rows = reader.query(&read, &[&position]).await.unwrap();
+        let rows = reader.query_typed(&read, &[(&position, Type::INT8)]).await.unwrap();
         seen += rows.len() as i64;
         position = rows.last().map_or(position, |row| row.get(0));
         if is_last && rows.is_empty() {
             break;
         }
     }
-    let row = reader.query_one(&format!("SELECT count(*) FROM {schema}.log"), &[]).await.unwrap();
+    let row = reader.query_typed_one(&format!("SELECT count(*) FROM {schema}.log"), &[]).await.unwrap();
     let all: i64 = row.get(0);
     (all, all - seen)
 }

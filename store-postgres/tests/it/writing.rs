@@ -7,11 +7,16 @@ use indelible_core::{
     Append, AppendOutcome, Appended, ContentType, EventStore, EventStoreExt, EventType, ExpectedVersion, NewEvent,
     ReadLog, RecordedEvent, StoreError, StreamId, Version,
 };
-use indelible_postgres::PostgresStore;
+use indelible_postgres::{Options, PostgresStore};
 use tokio_postgres::{Client, NoTls};
 
 /// How long a test waits for what must happen by itself.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// With its statements prepared; but behind a pooler, which is told nothing of those.
+pub(crate) fn prepared(options: Options) -> Options {
+    if std::env::var_os("INDELIBLE_POOLED").is_some() { options } else { options.prepared() }
+}
 
 pub(crate) fn stream(name: &str) -> StreamId {
     name.parse().unwrap()
