@@ -144,8 +144,8 @@ impl Running {
             let waits = which().map(|handle| async {
                 let (current, _) = handle.watched.current().await?;
                 // What the current version does here, its own handle knows at once.
-                let current = which().find(|other| current != handle.id && other.id == current);
-                current.unwrap_or(handle).watched.reach(&goal).await
+                let knows = which().find(|other| current != handle.id && other.id == current);
+                knows.unwrap_or(handle).watched.reach(&goal).await
             });
             let mut waits: FuturesUnordered<_> = waits.collect();
             while let Some(waited) = waits.try_next().await? {

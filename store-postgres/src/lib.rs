@@ -15,8 +15,8 @@
 //!
 //! In each process one task sends appends: all that wait go in one round trip, which takes the lock that orders appends,
 //! judges one after the other, gives them positions without a gap, and answers each by itself. So the lock, and the
-//! server's wait for its disk, are paid once for all of them, and a lone caller waits for one round trip; for two, where an
-//! append does not find what was to be expected. Readers of any
+//! server's wait for its disk, are paid once for all of them, and a lone caller waits for one round trip, or for a
+//! second one, where an append does not find what was to be expected. Readers of any
 //! process see positions in order, without ever having to wait for a gap to close or a transaction to end.
 //!
 //! # What is in the database

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -142,6 +142,8 @@ struct Shared {
     aside: Pool<Links>,
     /// What is the same for every batch of a version.
     homes: Mutex<HashMap<ProjectionId, Home>>,
+    /// The views of each projection, as they were when somebody last looked.
+    views: Mutex<HashMap<String, Vec<String>>>,
     /// Where its own statements are prepared: outside of any version's schema.
     outside: Arc<str>,
 }
@@ -175,8 +177,9 @@ impl PostgresModel {
         find_patiently(&connector, options.patience, &schema).await?;
         let pool = pool::pool(connector.clone(), &options, options.connections)?;
         let aside = pool::pool(connector, &options, CONNECTIONS_ASIDE)?;
-        let homes = Mutex::default();
-        Ok(Self { shared: Arc::new(Shared { options, statements, pool, aside, homes, outside: Arc::default() }) })
+        let (homes, views) = (Mutex::default(), Mutex::default());
+        let outside = Arc::default();
+        Ok(Self { shared: Arc::new(Shared { options, statements, pool, aside, homes, views, outside }) })
     }
 
     /// A consistent look at what queries see of a projection: its current version.
@@ -238,6 +241,10 @@ impl Shared {
                 Err(ReadModelError::unavailable(about.told_what(), elapsed))
             }
         }
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn home(&self, projection: &ProjectionId) -> Result<Home, ReadModelError> {

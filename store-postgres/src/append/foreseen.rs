@@ -18,7 +18,9 @@ use crate::{read::KINDS_MAX, sql::bigint};
 /// What this process knows of the log.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// When the server was started that it knows this of: what another has, or the same after a crash, is not known.
+    /// When the server was started that it knows this of: another that took over, or the same from a backup, may have another
+    /// log. That one of its processes died, upon which it starts no clock anew, is seen by the lost connection; behind a
+    /// pooler it is not, and matters where appends are acknowledged before they are durable.
     server: Option<SystemTime>,
     /// The numbers that kinds of events have. Those that a call of `append` told, so that the events that brought them are
     /// not behind the last one that this process has seen, and no other can have taken their place unnoticed.

@@ -8,7 +8,7 @@
 -- it looks at costs a lone append some microseconds before it has done anything, so there are few.
 CREATE FUNCTION append_foreseen(
     call uuid, known_position bigint, known_id uuid, asynchronous boolean, at_least timestamptz, -- as for `append`
-    server timestamptz,                     -- when it was started, where the caller knows what follows from
+    server timestamptz,                     -- when it was started that the caller knows the following of
     s_known_at bigint,                      -- the last position of the log while the caller knows streams' versions;
                                             -- -1: it believes that they have not been written since
     streams text[], s_known bigint[], s_version bigint[], -- * streams that are written or expected (not *), the version

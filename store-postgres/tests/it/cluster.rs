@@ -137,7 +137,8 @@ impl Cluster {
     pub(crate) fn kill_one(&self) {
         let children = Command::new("pgrep").args(["-P", &self.server(), "-f", "127.0.0.1"]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
-        let one = children.lines().last().expect("somebody is connected");
+        // The first one stays.
+        let one = children.lines().next().expect("somebody is connected");
         run(Command::new("kill").args(["-KILL", one]));
     }
 
@@ -160,9 +161,10 @@ impl Cluster {
     /// Which processes got it.
     fn signal(&self, signal: &str) -> Vec<String> {
         let server = self.server();
+        // So that it starts no others meanwhile.
+        run(Command::new("kill").args(["-STOP", &server]));
         let children = Command::new("pgrep").args(["-P", &server]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
-        // The server first, so that it starts no others meanwhile.
         let all: Vec<String> = iter::once(server).chain(children.lines().map(Into::into)).collect();
         // One of them may have ended by itself.
         run_status(Command::new("kill").arg(format!("-{signal}")).args(&all));

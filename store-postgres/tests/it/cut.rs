@@ -33,13 +33,13 @@ enum Call {
 
 impl Call {
     /// Appends something that finds what it expects: of that kind of event the store knows by now, and nothing is in dispute.
-    async fn prepared(store: &PostgresStore, version: &mut u64) -> AppendOutcome {
+    async fn settled(store: &PostgresStore, version: &mut u64) -> AppendOutcome {
         let done = store.append(Call::Foreseen.append(*version)).await.unwrap();
         *version += 1;
         done
     }
 
-    /// An append of that kind, or of one that is new: as long as any other.
+    /// An append of that kind of event, or of one that is new; of as many bytes.
     fn append(self, version: u64) -> Append {
         let event_type = match self {
             Self::Foreseen => "Written".into(),
@@ -61,7 +61,7 @@ async fn an_append_cut_at_any_byte_is_in_the_log_once() {
     let mut answers = Vec::new();
     let mut cuts = Vec::new();
     for call in [Call::Judged, Call::Foreseen] {
-        answers.push(Call::prepared(&store, &mut version).await);
+        answers.push(Call::settled(&store, &mut version).await);
         let judged = store.statistics().judged_batches;
         proxy.cut_next(Cut::Count);
         answers.push(store.append(call.append(version)).await.unwrap());
@@ -80,7 +80,7 @@ async fn an_append_cut_at_any_byte_is_in_the_log_once() {
         if env::var("INDELIBLE_CUTS").is_err() && is_enough {
             break;
         }
-        answers.push(Call::prepared(&store, &mut version).await);
+        answers.push(Call::settled(&store, &mut version).await);
         proxy.cut_next(cut);
         match store.append(call.append(version)).await {
             Ok(AppendOutcome::Appended(done)) => answers.push(AppendOutcome::Appended(done)),

@@ -8,12 +8,6 @@ BEGIN
 END
 $$;
 
--- Queries are begun before what is shown becomes another, or behind that: tables are looked up as they are now, and rows as
--- they were when a query began.
-CREATE FUNCTION indelible_alone() RETURNS void LANGUAGE sql SET search_path FROM CURRENT AS $$
-    LOCK TABLE indelible_views IN ACCESS EXCLUSIVE MODE
-$$;
-
 -- Makes a version known, with its schema. `false` where it is known.
 CREATE FUNCTION indelible_make(
     the_projection text, the_version bigint, how_many integer, the_store uuid, head bigint, the_home text, the_setup text
@@ -91,7 +85,7 @@ DECLARE
     seen    bigint;
     reached bigint;
 BEGIN
-    PERFORM indelible_in_turn(), indelible_alone();
+    PERFORM indelible_in_turn();
     SELECT * INTO next FROM indelible_versions v WHERE v.projection = the_projection AND v.version = the_version;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such version' USING ERRCODE = 'INDM2';
@@ -140,7 +134,7 @@ DECLARE
     emptied indelible_versions%ROWTYPE;
     tables  text;
 BEGIN
-    PERFORM indelible_in_turn(), indelible_alone();
+    PERFORM indelible_in_turn();
     UPDATE indelible_versions v
        SET replays_to = head,
            state = CASE WHEN v.state IN ('current', 'rebuilding') THEN 'rebuilding' ELSE 'building' END

@@ -72,6 +72,15 @@ impl Projection for P {
     }
 }
 
+struct Another;
+impl Projection for Another {
+    const NAME: &'static str = "another";
+    type Event = AccountEvent;
+    fn wants() -> Wants<AccountEvent> {
+        Tally::wants()
+    }
+}
+
 #[tokio::test]
 async fn a_version_is_built_beside_takes_over_goes_back_and_is_dropped() {
     let url = shared_url();
@@ -119,6 +128,19 @@ async fn a_version_is_built_beside_takes_over_goes_back_and_is_dropped() {
     write(1, "INSERT INTO t VALUES (3)").await;
     model.take_over(&id("p", 1)).await.unwrap();
     assert_eq!(shows("t").await.unwrap(), 3);
+    // Who looks at another projection is in nobody's way; and who looks then finds the views of then.
+    register(&model, &id("another", 1), 1, "CREATE TABLE another (n bigint)").await;
+    let mut another = model.query::<Another>().await.unwrap();
+    model.take_over(&id("p", 2)).await.unwrap_err();
+    write(2, "INSERT INTO t VALUES ('y', 1)").await;
+    tokio::time::timeout(Duration::from_secs(5), model.take_over(&id("p", 2))).await.expect("it waits").unwrap();
+    another.query("SELECT * FROM another", ()).await.unwrap();
+    for (version, doubled) in [(2, true), (1, false)] {
+        model.take_over(&id("p", version)).await.unwrap();
+        let mut views = model.query::<P>().await.unwrap();
+        assert_eq!(views.query("SELECT * FROM doubled", ()).await.is_ok(), doubled);
+    }
+
     let current = model.drop_version(&id("p", 1)).await;
     assert!(matches!(current, Err(ReadModelError::Rejected { .. })), "{current:?}");
     model.drop_version(&id("p", 2)).await.unwrap();
@@ -128,7 +150,7 @@ async fn a_version_is_built_beside_takes_over_goes_back_and_is_dropped() {
     assert!(matches!(model.commit(model.begin(&on).await.unwrap()).await, Err(ReadModelError::Fenced { .. })));
     let homes = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE $1";
     let homes = client.query_one(homes, &[&format!("{name}\\_%")]).await.unwrap();
-    assert_eq!(homes.get::<_, i64>(0), 1);
+    assert_eq!(homes.get::<_, i64>(0), 2);
     client.batch_execute(&format!("DROP OWNED BY \"r{name}\"; DROP ROLE \"r{name}\"")).await.unwrap();
 }
 
