@@ -375,7 +375,8 @@ async fn a_version_takes_over_under_live_traffic() {
         "of {first} events in {built_in:.1?}, while {live} came in; {queries} queries; behind at {refused} attempts to take over"
     );
     Line::clean(REBUILT, 1, 1, all, &controls).print();
-    assert!(refused > 0, "it never was behind");
+    // With the seeded bug it is not told so, and mostly a query sees it.
+    assert!(refused > 0 || std::env::var_os("INDELIBLE_BUG").is_some(), "it never was behind");
     let mut views = model.query::<Next>().await.unwrap();
     let row = views.query_opt("SELECT sum(count)::bigint, round(sum(dollars) * 100)::bigint FROM sums", ()).await;
     let row = row.unwrap().unwrap();
