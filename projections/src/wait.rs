@@ -89,6 +89,7 @@ pub(crate) struct Watched<M> {
 struct Stand {
     partition: Partition,
     position: Position,
+    /// The stream that counts may be parked: whether it is from where it counts, the letters say.
     parked: bool,
     stopped: Option<Arc<str>>,
 }
@@ -96,13 +97,13 @@ struct Stand {
 impl<M: ReadModel> Watched<M> {
     /// The version that queries see.
     pub async fn current(&self) -> Result<(ProjectionId, u32), ReadModelError> {
-        let current = self.versions().await?.into_iter().find(|row| row.state.is_current());
+        let current = self.version_rows().await?.into_iter().find(|row| row.state.is_current());
         current
             .map(|row| (row.projection, row.partitions))
             .ok_or_else(|| ReadModelError::Unknown { projection: self.id.name.to_string() })
     }
 
-    async fn versions(&self) -> Result<Vec<VersionRow>, ReadModelError> {
+    async fn version_rows(&self) -> Result<Vec<VersionRow>, ReadModelError> {
         match self.model.versions(&self.id.name).await {
             // It has one at a time.
             Err(ReadModelError::Unsupported { .. }) => Ok(vec![VersionRow {
@@ -150,9 +151,6 @@ impl<M: ReadModel> Watched<M> {
         let mut pause = PAUSE_FIRST;
         loop {
             let mut stands = owned.as_mut().map_or_else(Vec::new, |owned| stands(&owned.borrow_and_update(), goal));
-            for stand in stands.iter_mut().filter(|stand| stand.parked) {
-                stand.parked = self.is_parked(version, goal).await?;
-            }
             let is_known = |stands: &[Stand], partition| stands.iter().any(|stand| stand.partition == partition);
             let all_owned = counting.iter().all(|partition| is_known(&stands, *partition));
             if !all_owned {
@@ -164,6 +162,9 @@ impl<M: ReadModel> Watched<M> {
                 }
             }
             stands.retain(|stand| counting.contains(&stand.partition));
+            for stand in stands.iter_mut().filter(|stand| stand.parked) {
+                stand.parked = self.is_parked(version, goal).await?;
+            }
             if let Some(answer) = answer(&stands, counting.len(), goal) {
                 return Ok(answer);
             }
@@ -191,10 +192,7 @@ impl<M: ReadModel> Watched<M> {
         let rows = self.model.partitions(version).await?;
         let home = goal.stream.as_ref().map(|stream| Partition::of(stream, rows.len() as u32));
         for row in rows {
-            let parked = match &goal.stream {
-                Some(_) if row.parked > 0 && Some(row.partition) == home => self.is_parked(version, goal).await?,
-                _ => false,
-            };
+            let parked = row.parked > 0 && Some(row.partition) == home;
             let (partition, position) = (row.partition, row.position.position);
             stands.push(Stand { partition, position, parked, stopped: row.stopped.map(Into::into) });
         }
@@ -270,7 +268,7 @@ impl<M: ReadModel> Look for Watched<M> {
     ) -> BoxFuture<'a, Result<Vec<VersionStatus>, ReadModelError>> {
         Box::pin(async move {
             let mut found = Vec::new();
-            for version in Watched::versions(self).await? {
+            for version in self.version_rows().await? {
                 let partitions = self.model.partitions(&version.projection).await?;
                 let fed = match self.model.lease() {
                     Some(_) => partitions.iter().any(|row| row.owner.is_some()),

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::{
     Durability, bugs,
-    connect::{ConnectError, Connector, Patience, Session, SharedCause, may_pass},
+    connect::{Connector, Patience, Session, SharedCause, may_pass},
     read::Reader,
     sql::bigint,
     statistics,
@@ -260,11 +260,6 @@ impl Sequencer {
         }
     }
 
-    /// Sees to it that there is a connection.
-    async fn connect(&mut self, until: time::Instant) -> Result<(), Cause> {
-        Ok(time::timeout_at(until, self.session()).await??)
-    }
-
     /// Calls it once, on the connection that there is.
     async fn attempt(
         &mut self,
@@ -355,10 +350,10 @@ impl Sequencer {
     }
 
     /// Opens a connection where there is none.
-    async fn session(&mut self) -> Result<(), ConnectError> {
+    async fn connect(&mut self, until: time::Instant) -> Result<(), Cause> {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             self.session = None;
-            self.session = Some(Session::open(&self.connector).await?);
+            self.session = Some(time::timeout_at(until, Session::open(&self.connector)).await??);
             // The log's end may have been lost, or another server have taken over without it: ids of commands by key come
             // again, and then not even the last event says that all before it is as it was. Behind a pooler it is seen by
             // when the server was started.

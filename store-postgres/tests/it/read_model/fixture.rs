@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use indelible_core::{
@@ -30,6 +30,15 @@ pub(crate) struct Account {}
 impl Apply for Account {
     type Event = AccountEvent;
     fn apply(&mut self, _: &AccountEvent) {}
+}
+
+/// Waits until it is so.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let until = Instant::now() + SOON;
+    while !is_so().await {
+        assert!(Instant::now() < until, "it does not come about: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 pub(crate) const PARTITIONS: u32 = 4;

@@ -1,7 +1,5 @@
 //! What an operator says to one worker goes for all, also in other processes, and reaches who owns the partition.
 
-use std::time::{Duration, Instant};
-
 use indelible_core::Position;
 use indelible_projections::{
     DeadLetter, Done, Errand, Partition, PartitionState, ReadModel, ReadModelError, Running, Want, Wish, Worker,
@@ -16,15 +14,6 @@ use super::{
     process::*,
 };
 use crate::cluster::shared_url;
-
-/// Waits until it is so.
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let until = Instant::now() + SOON;
-    while !is_so().await {
-        assert!(Instant::now() < until, "it does not come about: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
 
 /// A worker here, beside one in a process of its own that has the account a, and can't be mended.
 struct Two {
