@@ -1,6 +1,6 @@
 //! A server that another takes over from, with all that was acknowledged and without; and reading from a replica.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indelible_core::{
     Append, AppendOutcome, Category, Delivery, EventStore, ExpectedVersion, FailedCondition, Filter, Position,
@@ -163,7 +163,11 @@ async fn what_an_asynchronous_standby_lacks_is_told() {
     }
     let replayed = client(&pair.standby.url()).await;
     let head = "SELECT count(*) FROM indelible.log";
-    while replayed.query_one(head, &[]).await.unwrap().get::<_, i64>(0) < KEPT as i64 {
+    // It may not have the table yet.
+    let is_there = async || replayed.query_one(head, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) >= KEPT as i64);
+    let until = Instant::now() + SOON;
+    while !is_there().await {
+        assert!(Instant::now() < until, "the standby lags");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     drop(replayed);
