@@ -216,6 +216,12 @@ impl Reader {
             return Ok(Page { events: Vec::new(), next: None });
         }
         let backwards = read.direction == Direction::Backwards;
+        let named: BTreeSet<&str> = match &within {
+            Some(within) => within.iter().copied().collect(),
+            None => items.categories.iter().flatten().flat_map(|names| names.split('\n')).collect(),
+        };
+        let sized_as = named.into_iter().collect::<Vec<_>>().join("\n");
+        let rows_max = self.row_bytes.rows_max(&sized_as, limit);
         let params: Params<'_> = &[
             (&within, Type::TEXT_ARRAY),
             (&prefix.unwrap_or(""), Type::TEXT),
@@ -225,17 +231,23 @@ impl Reader {
             (&low, Type::INT8),
             (&high, Type::INT8),
             (&backwards, Type::BOOL),
-            (&(limit as i32), Type::INT4),
-            (&(PAGE_BYTES_MAX as i64), Type::INT8),
+            (&(rows_max as i32 - 1), Type::INT4),
             (&high.min(seen), Type::INT8),
         ];
         let (what, statement) = ("reading the log by filter", &self.shared.statements.page_of_filter);
-        let mut rows = self.ask_for(what, statement, params, usize::MAX, |row| self.known(row)).await?.rows;
+        let mut rows = self.ask_for(what, statement, params, PAGE_BYTES_MAX, |row| self.known(row)).await?;
         // The last may be no event, but the place from which to go on.
         let is_place = |row: &Row| row.get::<_, Option<Uuid>>(column::ID).is_none();
-        let place = rows.pop_if(|last| last.as_ref().is_err_and(is_place));
-        let next = place.and_then(Result::err).map(|row| position(&row));
-        Ok(Page { events: self.whole(rows).await?, next })
+        let place = rows.rows.pop_if(|last| last.as_ref().is_err_and(is_place));
+        self.row_bytes.learn(&sized_as, &rows);
+        let is_cut = rows.is_cut;
+        let events = self.whole(rows.rows).await?;
+        let behind = |last: Position| if backwards { last.before() } else { last.plus(1) };
+        let next = match place.and_then(Result::err) {
+            Some(row) => Some(position(&row)),
+            None => events.last().filter(|_| is_cut).map(|last| behind(last.position)),
+        };
+        Ok(Page { events, next: next.filter(|next| (low..=high).contains(&bigint(next.get()))) })
     }
 
     pub(crate) async fn event_of(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
@@ -371,7 +383,7 @@ fn page<P>(
     Page { events, next }
 }
 
-/// How large rows are: of each category, and under no name, of the log.
+/// How large rows are: of each category, of categories that are read together, and under no name, of the log.
 #[derive(Default)]
 pub(crate) struct RowBytes(Mutex<HashMap<String, usize>>);
 

@@ -18,7 +18,7 @@ pub(crate) const MIGRATIONS: &[&[&str]] = &[&[
     include_str!("sql/first_match.sql"),
     include_str!("sql/append.sql"),
     include_str!("sql/append_foreseen.sql"),
-    include_str!("sql/read_log.sql"),
+    include_str!("sql/filtered_places.sql"),
     include_str!("sql/grants.sql"),
 ]];
 

@@ -7,7 +7,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role);
     EXECUTE format('GRANT SELECT ON store, kinds, log, tags, events, snapshots, checkpoints TO %I', role);
     -- Everybody may, unless the database's defaults say otherwise.
-    EXECUTE format('GRANT EXECUTE ON FUNCTION as_json, item_kinds, item_positions, read_log TO %I', role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION as_json, item_kinds, item_positions, filtered_places TO %I', role);
 END
 $$;
 

@@ -4,8 +4,8 @@
 --
 -- Each tag is a sorted list of positions, the kinds together another. They are walked side by side: each says where it
 -- goes on at or behind the place that the others have come to, until all are at the same. So the cost is that of the
--- shortest list, whichever that is, and no statistics are asked. `read_log` and `append` call it, and set how plans are
--- made.
+-- shortest list, whichever that is, and no statistics are asked. `filtered_places` and `append` call it, and set how plans
+-- are made.
 CREATE FUNCTION item_positions(
     kinds integer[], tags text[], low bigint, high bigint, backwards boolean, wanted integer, steps integer,
     OUT positions bigint[], OUT stopped bigint

@@ -114,7 +114,8 @@ async fn pages_count_metadata_and_tags() {
     store.append(Append::to(stream("a-1"), ExpectedVersion::Any, events)).await.unwrap();
     let wanted = PAGE_BYTES_MAX / 2..PAGE_BYTES_MAX + 70_000;
     let size = |events: &[indelible_core::RecordedEvent]| events.len() * 60_000;
-    for read in [ReadLog::all(), ReadLog::all().backwards(), ReadLog::matching(Filter::stream_prefix("a-").unwrap())] {
+    let prefix = || ReadLog::matching(Filter::stream_prefix("a-").unwrap());
+    for read in [prefix(), prefix().backwards(), ReadLog::all(), ReadLog::all().backwards(), prefix()] {
         let page = store.read_log(&read).await.unwrap();
         assert!(wanted.contains(&size(&page.events)), "{} events of {read:?}", page.events.len());
         let all: Vec<_> = store.log(read).try_collect().await.unwrap();

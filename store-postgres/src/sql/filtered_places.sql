@@ -1,13 +1,12 @@
--- A page of the log by filter: events in categories `within`, of streams that begin with `prefix`, that match any of the
--- items; NULL, and no items, ask for nothing. From `low` to `high`, in the order asked for.
+-- Where the events of a page of the log by filter are: of events in categories `within`, of streams that begin with
+-- `prefix`, that match any of the items; NULL, and no items, ask for nothing. From `low` to `high`, in the order asked for.
 --
--- Where more may be behind the page, its last row has nothing but a position: the first that was not looked at. A
--- replica that does not have the position `needed` yet answers nothing.
-CREATE FUNCTION read_log(
+-- Where more may be behind the page, the last is no place but -1 times the first one that was not looked at. A replica that
+-- does not have the position `needed` yet answers nothing.
+CREATE FUNCTION filtered_places(
     within text[], prefix text, i_tags text[], i_categories text[], i_types text[],
-    low bigint, high bigint, backwards boolean, events_max integer, bytes_max bigint,
-    needed bigint
-) RETURNS SETOF log LANGUAGE plpgsql STABLE
+    low bigint, high bigint, backwards boolean, events_max integer, needed bigint
+) RETURNS bigint[] LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT SET jit = off SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
@@ -16,8 +15,6 @@ DECLARE
     places bigint[] := '{}';
     place  bigint;
     stop   bigint;  -- what is to be looked at next time
-    rest   log;
-    events integer;
 BEGIN
     IF needed > 0 AND NOT EXISTS (SELECT FROM log l WHERE l.position = needed) THEN
         RAISE EXCEPTION 'the server is not at position % yet', needed USING ERRCODE = 'INDE5';
@@ -59,20 +56,10 @@ BEGIN
         places := ARRAY(SELECT l.position FROM unnest(places) WITH ORDINALITY p (place, n) JOIN log l ON l.position = p.place
             WHERE starts_with(l.stream, prefix) ORDER BY p.n);
     END IF;
-    RETURN QUERY SELECT e.position, e.version, e.recorded_at, e.id, e.correlation_id, e.causation_id, e.kind,
-            e.closes_stream, e.ends_append, e.stream, e.tags, e.metadata, e.data
-        FROM (SELECT l.*, p.n, sum(octet_length(l.data) + coalesce(octet_length(l.tags), 0)
-                    + coalesce(octet_length(l.metadata::text), 0) + 64)
-                OVER (ORDER BY p.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-            FROM unnest(places[:events_max]) WITH ORDINALITY p (place, n) JOIN log l ON l.position = p.place) e
-        WHERE coalesce(e.bytes_before, 0) < bytes_max ORDER BY e.n;
-    GET DIAGNOSTICS events = ROW_COUNT;
-    IF events < cardinality(places) THEN
-        stop := places[events + 1];
+    IF cardinality(places) > events_max THEN
+        stop := places[events_max + 1];
+        places := places[:events_max];
     END IF;
-    IF stop IS NOT NULL THEN
-        rest.position := stop;
-        RETURN NEXT rest;
-    END IF;
+    RETURN CASE WHEN stop IS NULL THEN places ELSE places || -stop END;
 END
 $$;
