@@ -3,6 +3,8 @@
 #[doc(hidden)]
 pub use indelible_core::__private;
 
+// All of it: the limits too, and what commands are made of.
+pub use indelible_core as core;
 // What an application writes.
 pub use indelible_core::{
     ACTOR, Aggregate, AggregateId, Apply, CommandContext, Context, Decide, DecisionModel, Event, Events, Handle,

@@ -32,12 +32,13 @@ impl Limits {
     /// [`InvalidInput`] for an event over 16 MiB, an append over 64 MiB, or an event larger than an append.
     pub fn new(event_bytes_max: usize, append_bytes_max: usize) -> Result<Self, InvalidInput> {
         if event_bytes_max > 16 * Self::MIB || append_bytes_max > 64 * Self::MIB || event_bytes_max > append_bytes_max {
-            return Err(InvalidInput::new("limits", "an event has at most 16 MiB, an append at most 64 MiB"));
+            let most = "an event has at most 16 MiB and no more than an append, an append at most 64 MiB";
+            return Err(InvalidInput::new("limits", most));
         }
         Ok(Self { event_bytes_max, append_bytes_max })
     }
 
-    /// The largest event in bytes (data, names, tags and metadata): 1 MiB, at most 16 MiB.
+    /// The largest event in bytes (data, names, its stream's too, tags and metadata): 1 MiB, at most 16 MiB.
     pub const fn event_bytes_max(&self) -> usize {
         self.event_bytes_max
     }

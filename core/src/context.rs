@@ -16,7 +16,7 @@ pub const ACTOR: &str = "actor";
 /// use indelible_core::{CommandContext, Metadata};
 /// let context = CommandContext::new()
 ///     .with_actor("ada")?
-///     .with_metadata(Metadata::new().with("channel", "branch")?)
+///     .with_metadata(Metadata::new().with("channel", "branch")?)?
 ///     .with_idempotency_key("request-4711")?
 ///     .with_time("2026-03-01T08:00:00Z".parse()?)
 ///     .with_timeout(Duration::from_secs(5));
@@ -83,15 +83,16 @@ impl CommandContext {
     }
 
     /// With metadata for each event. An actor named before stays, unless the metadata names one.
-    #[must_use]
-    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+    ///
+    /// # Errors
+    /// As [`Metadata::insert`], where the metadata leaves no room for the actor.
+    pub fn with_metadata(mut self, metadata: Metadata) -> Result<Self, InvalidInput> {
         let actor = self.actor().map(str::to_owned);
         self.metadata = metadata;
         if let (None, Some(actor)) = (self.metadata.get(ACTOR), actor) {
-            // What was taken once fits again, unless the metadata left no room.
-            let _ = self.metadata.insert(ACTOR, actor);
+            self.metadata.insert(ACTOR, actor)?;
         }
-        self
+        Ok(self)
     }
 
     /// Once for ever under this key: a command that has written events under the key is answered with those events,

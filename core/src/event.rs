@@ -95,7 +95,7 @@ impl NewEvent {
         self
     }
 
-    /// The bytes that count for the limits: data, names, tags and metadata.
+    /// The bytes that count for the limits, beside its stream's name: data, names, tags and metadata.
     pub fn size(&self) -> usize {
         size(&self.event_type, &self.content_type, &self.data, &self.tags, &self.metadata)
     }

@@ -26,7 +26,8 @@ use crate::{
 pub struct RetryPolicy {
     /// The most attempts, the first among them: 16.
     pub attempts_max: u32,
-    /// The longest pause before an attempt; a random part of it is waited, of a growing one at first: 200 ms.
+    /// The most that the random pause before an attempt may be: 200 ms. It is drawn from a range that starts at 2 ms and
+    /// doubles with each attempt.
     pub pause_max: Duration,
 }
 

@@ -159,7 +159,7 @@ impl Filter {
         Self::default()
     }
 
-    /// Events in streams of any of these categories.
+    /// Events in streams of any of these categories; of none named, all events.
     pub fn categories(categories: impl IntoIterator<Item = Category>) -> Self {
         Self { categories: categories.into_iter().collect(), ..Self::default() }
     }
@@ -177,9 +177,9 @@ impl Filter {
         Ok(Self { stream_prefix: Some(prefix), ..Self::default() })
     }
 
-    /// Events that also match this query.
+    /// Events that also match this query, in place of another one that was asked for.
     #[must_use]
-    pub fn and_query(mut self, query: Query) -> Self {
+    pub fn with_query(mut self, query: Query) -> Self {
         self.query = query;
         self
     }
@@ -252,6 +252,6 @@ impl From<Tag> for Filter {
 
 impl From<Query> for Filter {
     fn from(query: Query) -> Self {
-        Self::all().and_query(query)
+        Self::all().with_query(query)
     }
 }

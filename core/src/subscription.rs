@@ -44,7 +44,7 @@ pub enum StartFrom {
 pub enum Delivery {
     /// The next event.
     Event(RecordedEvent),
-    /// No event up to here is wanted that was not delivered. A filtered subscription says so behind each page that
+    /// Every event up to here that is wanted was delivered. A filtered subscription says so behind each page that
     /// ends with events it doesn't want, so that its checkpoint moves on.
     Progress(Token),
     /// The past is through: all that was published is delivered. Said each time it becomes true again.

@@ -162,7 +162,8 @@ pub struct Wants<E> {
 }
 
 impl<E: Event> Wants<E> {
-    /// All events of an aggregate.
+    /// All events of an aggregate: of the types that its enum has, by their names there. What was recorded under a name that
+    /// it has no more is passed over.
     pub fn of<A: Aggregate<Event = E>>() -> Self {
         Self::named(E::shapes().into_iter().map(|shape| QualifiedType {
             category: A::CATEGORY,
@@ -270,7 +271,7 @@ impl OnFailure {
 pub struct Retry {
     /// The most attempts, the first among them, at least 1.
     pub attempts_max: u32,
-    /// The pause before the second attempt. It doubles with each, and a random half of it is left out.
+    /// The pause before the second attempt. It doubles with each; up to half of it, at random, is left out.
     pub pause_first: Duration,
     /// The longest pause.
     pub pause_max: Duration,

@@ -118,8 +118,9 @@ impl Running {
     /// As [`wait_for`](Self::wait_for), of one projection.
     ///
     /// # Errors
-    /// As [`wait_for`](Self::wait_for).
+    /// As [`wait_for`](Self::wait_for), and [`NotHere`](WaitError::NotHere).
     pub async fn wait_for_projection<P: Projection>(&self, token: &Token, time: Duration) -> Result<Waited, WaitError> {
+        self.running::<P>()?;
         self.wait(token, time, None, |handle| handle.id == ProjectionId::of::<P>()).await
     }
 
@@ -202,8 +203,11 @@ impl Running {
     ///
     /// A version that is left goes on being fed here until its code is gone, and is kept until it is
     /// [dropped](ReadModel::drop_version).
-    pub async fn take_over<P: Projection>(&self, time: Duration) -> bool {
-        let Some(handle) = self.handle::<P>() else { return false };
+    ///
+    /// # Errors
+    /// [`NotHere`](WaitError::NotHere).
+    pub async fn take_over<P: Projection>(&self, time: Duration) -> Result<bool, WaitError> {
+        let handle = self.running::<P>()?;
         handle.life.wanted.store(true, Ordering::Release);
         let took = timeout(time, async {
             while !handle.watched.current().await.is_ok_and(|(current, _)| current == handle.id) {
@@ -212,7 +216,7 @@ impl Running {
         });
         let took = took.await.is_ok();
         handle.life.wanted.store(false, Ordering::Release);
-        took
+        Ok(took)
     }
 
     /// Empties a projection and builds it anew, in its place: queries answer
@@ -276,8 +280,8 @@ impl Running {
     }
 
     /// As [`handle`](Self::handle), or an error that says so.
-    fn running<P: Projection>(&self) -> Result<&Handle, Cause> {
-        self.handle::<P>().ok_or_else(|| format!("{} does not run here", ProjectionId::of::<P>()).into())
+    fn running<P: Projection>(&self) -> Result<&Handle, WaitError> {
+        self.handle::<P>().ok_or_else(|| WaitError::NotHere(ProjectionId::of::<P>()))
     }
 
     /// Up to `limit` dead letters of a projection by position, those after `after`, of one stream or of all.
@@ -317,15 +321,14 @@ impl Running {
     /// Those of the read model, and where the projection is not run here.
     pub async fn redrive_all<P: Projection>(&self) -> Result<(u64, Vec<(StreamId, Cause)>), Cause> {
         let handle = self.running::<P>()?;
-        let (mut streams, mut after) = (Vec::new(), Position::START);
+        let (mut streams, mut known, mut after) = (Vec::new(), HashSet::new(), Position::START);
         loop {
             let letters = handle.watched.letters(None, after, LETTERS_AT_ONCE).await?;
             let Some(last) = letters.last() else { break };
             after = last.position;
-            streams.extend(letters.into_iter().map(|letter| letter.stream));
+            streams
+                .extend(letters.into_iter().map(|letter| letter.stream).filter(|stream| known.insert(stream.clone())));
         }
-        let mut known = HashSet::new();
-        streams.retain(|stream| known.insert(stream.clone()));
         let silent = Mutex::new(HashMap::<Partition, String>::new());
         let silent = || silent.lock().unwrap_or_else(PoisonError::into_inner);
         let redrive = async |stream: StreamId| {

@@ -25,7 +25,7 @@ pub struct PartitionStatus {
     pub batches: u64,
     /// How often events were tried again since then.
     pub retries: u64,
-    /// When the last of them was recorded.
+    /// When the event was recorded that was handled or parked last.
     pub recorded_at: Option<Timestamp>,
     /// Its parked streams.
     pub parked: Arc<HashSet<StreamId>>,

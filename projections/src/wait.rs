@@ -43,6 +43,9 @@ pub enum WaitError {
     /// The read model can't be asked, or doesn't know the projection.
     #[error(transparent)]
     ReadModel(#[from] ReadModelError),
+    /// The projection is none of this worker's.
+    #[error("{0} does not run here")]
+    NotHere(ProjectionId),
 }
 
 /// What waiting comes to, or that the time is over, whatever doesn't answer.

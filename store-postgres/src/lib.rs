@@ -42,7 +42,8 @@
 //!
 //! # Poolers and replicas
 //!
-//! Nothing that is used depends on the session, so a pooler in transaction mode may stand in between; notifications don't
+//! Nothing that the store uses depends on the session, unless statements are [prepared](Options::prepared), so a pooler in
+//! transaction mode may stand in between (not for a `PostgresModel`); notifications don't
 //! come through one, and events of other processes are then found by [polling](Options::poll). The same holds for a
 //! streaming replica, which serves reads and subscriptions and refuses appends; it may be a little behind. A process that
 //! comes from one replica to another that is further behind waits for it.

@@ -10,7 +10,7 @@ use crate::{
     bugs,
     connect::{ConnectError, Connector, Patience, Session, may_pass},
     options::Options,
-    sql::{MIGRATIONS, Statements},
+    sql::{MIGRATIONS, Statements, quoted},
 };
 
 /// Why a store, or a read model, was not opened.
@@ -18,7 +18,7 @@ use crate::{
 #[non_exhaustive]
 pub enum OpenError {
     /// The schema holds something else.
-    #[error("the schema {schema} holds something else than a store")]
+    #[error("the schema {schema} holds something else")]
     NotAStore {
         /// The schema.
         schema: String,
@@ -200,38 +200,53 @@ async fn alone(client: &Client, schema: &str) -> Result<(), Error> {
     client.query_typed(lock, &[(&schema, Type::TEXT)]).await.map(drop)
 }
 
+/// Whether a schema, whose name is quoted, has a table. A question that fails would end the transaction.
+pub(crate) async fn has(client: &Client, schema: &str, table: &str) -> Result<bool, Failure> {
+    let name = format!("{schema}.{table}");
+    let row = client.query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&name, Type::TEXT)]).await;
+    Ok(row.map_err(|error| Failure::Server("looking for it", error))?.get(0))
+}
+
+/// Runs migrations in a schema, which is made where it is missing.
+pub(crate) async fn migrate(
+    client: &Client,
+    name: &str,
+    migrations: impl Iterator<Item = Cow<'static, str>>,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::Server("making its schema", error);
+    let schema = quoted(name);
+    let there = "SELECT to_regnamespace($1) IS NOT NULL";
+    let row = client.query_typed_one(there, &[(&schema, Type::TEXT)]).await;
+    // Who owns a schema need not be allowed to make one, and is asked for that right even where there is one.
+    if !row.map_err(failed)?.get::<_, bool>(0) {
+        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(failed)?;
+    }
+    client.batch_execute(&format!("SET LOCAL search_path = {schema}, pg_temp")).await.map_err(failed)?;
+    for migration in migrations {
+        client.batch_execute(&migration).await.map_err(|error| match error.code() {
+            Some(code) if *code == SqlState::DUPLICATE_TABLE || *code == SqlState::DUPLICATE_FUNCTION => {
+                Failure::Told(OpenError::NotAStore { schema: name.into(), source: error.into() })
+            }
+            _ => Failure::Server("making its tables and functions", error),
+        })?;
+    }
+    Ok(())
+}
+
 /// Brings a store to the version of this program.
 async fn steps(client: &Client, statements: &Statements, options: &Options) -> Result<StoreId, Failure> {
-    let failed = |what| move |error| Failure::Server(what, error);
     let schema = &statements.schema;
-    let table = "SELECT to_regclass($1) IS NOT NULL";
-    let name = format!("{schema}.store");
-    let row = client.query_typed_one(table, &[(&name, Type::TEXT)]).await;
-    let is_there: bool = row.map_err(failed("looking for it"))?.get(0);
-    let found = if is_there { identity(client, statements, options).await? } else { None };
+    let found = match has(client, schema, "store").await? {
+        true => identity(client, statements, options).await?,
+        false => None,
+    };
     if let Some((id, version)) = found
         && version == MIGRATIONS.len()
     {
         return Ok(id);
     }
     let version = found.map_or(0, |(_, version)| version);
-    let there = "SELECT to_regnamespace($1) IS NOT NULL";
-    let row = client.query_typed_one(there, &[(schema, Type::TEXT)]).await;
-    // Who owns a schema need not be allowed to make one, and is asked for that right even where there is one.
-    if !row.map_err(failed("looking for its schema"))?.get::<_, bool>(0) {
-        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(failed("making its schema"))?;
-    }
-    let path = format!("SET LOCAL search_path = {schema}, pg_temp");
-    client.batch_execute(&path).await.map_err(failed("making its schema"))?;
-    let statements = MIGRATIONS[version..].concat();
-    for statement in statements {
-        client.batch_execute(&seeded(statement)).await.map_err(|error| match error.code() {
-            Some(code) if *code == SqlState::DUPLICATE_TABLE || *code == SqlState::DUPLICATE_FUNCTION => {
-                Failure::Told(OpenError::NotAStore { schema: options.schema.clone(), source: error.into() })
-            }
-            _ => Failure::Server("making its tables and functions", error),
-        })?;
-    }
+    migrate(client, &options.schema, MIGRATIONS[version..].concat().into_iter().map(seeded)).await?;
     let id = found.map_or_else(StoreId::new, |(id, _)| id);
     let lock = Uuid::new_v4().as_u64_pair().0.cast_signed();
     client
@@ -242,13 +257,13 @@ async fn steps(client: &Client, statements: &Statements, options: &Options) -> R
             format = MIGRATIONS.len(),
         ))
         .await
-        .map_err(failed("giving it its identity"))?;
+        .map_err(|error| Failure::Server("giving it its identity", error))?;
     tracing::info!(store = %id, schema = %options.schema, from = version, to = MIGRATIONS.len(), "migrated");
     Ok(id)
 }
 
 /// A migration's text, with the bug that is wanted.
-fn seeded(statement: &str) -> Cow<'_, str> {
+fn seeded(statement: &'static str) -> Cow<'static, str> {
     const LOCK: &str = "    PERFORM pg_advisory_xact_lock(s.lock) FROM store s;\n";
     const FACTS: &str = "    -- The facts.\n";
     const ONE: &str = "        FROM (VALUES (true)) one\n";

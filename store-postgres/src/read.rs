@@ -216,12 +216,11 @@ impl Reader {
             return Ok(Page { events: Vec::new(), next: None });
         }
         let backwards = read.direction == Direction::Backwards;
-        let named: BTreeSet<&str> = match &within {
-            Some(within) => within.iter().copied().collect(),
-            None => items.categories.iter().flatten().flat_map(|names| names.split('\n')).collect(),
-        };
-        let sized_as = named.into_iter().collect::<Vec<_>>().join("\n");
-        let rows_max = self.row_bytes.rows_max(&sized_as, limit);
+        let mut named: BTreeSet<&str> = within.iter().flatten().copied().collect();
+        named.extend(items.categories.iter().flatten().flat_map(|names| names.split('\n')));
+        // Of one category, its events are as large as they are in its streams.
+        let sized_as = if named.len() == 1 { named.pop_first().unwrap_or(FILTERED) } else { FILTERED };
+        let rows_max = self.row_bytes.rows_max(sized_as, limit);
         let params: Params<'_> = &[
             (&within, Type::TEXT_ARRAY),
             (&prefix.unwrap_or(""), Type::TEXT),
@@ -236,15 +235,15 @@ impl Reader {
         ];
         let (what, statement) = ("reading the log by filter", &self.shared.statements.page_of_filter);
         let mut rows = self.ask_for(what, statement, params, PAGE_BYTES_MAX, |row| self.known(row)).await?;
-        // The last may be no event, but the place from which to go on.
-        let is_place = |row: &Row| row.get::<_, Option<Uuid>>(column::ID).is_none();
-        let place = rows.rows.pop_if(|last| last.as_ref().is_err_and(is_place));
-        self.row_bytes.learn(&sized_as, &rows);
+        // The last may be no event, but -1 times the place from which to go on.
+        let is_place = |row: &Row| row.get::<_, i64>(column::POSITION) < 0;
+        let place = rows.rows.pop_if(|last| last.as_ref().is_err_and(is_place)).and_then(Result::err);
+        self.row_bytes.learn(sized_as, &rows);
         let is_cut = rows.is_cut;
         let events = self.whole(rows.rows).await?;
         let behind = |last: Position| if backwards { last.before() } else { last.plus(1) };
-        let next = match place.and_then(Result::err) {
-            Some(row) => Some(position(&row)),
+        let next = match place {
+            Some(row) => Some(Position::new(row.get::<_, i64>(column::POSITION).unsigned_abs())),
             None => events.last().filter(|_| is_cut).map(|last| behind(last.position)),
         };
         Ok(Page { events, next: next.filter(|next| (low..=high).contains(&bigint(next.get()))) })
@@ -326,21 +325,24 @@ impl Reader {
     /// The event in a row, where that is one, whole, and of a kind that is known.
     fn known(&self, row: Row) -> Made {
         let of = |kind: i32| self.kinds.read().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned();
-        let kind = row.get::<_, Option<i32>>(column::KIND).and_then(of);
+        let kind = kind(&row).and_then(of);
         kind.and_then(|kind| decode(&row, kind).ok()).ok_or(row)
     }
 
     /// All events of rows, when the kinds of the rest are known.
     async fn whole(&self, rows: Vec<Made>) -> Result<Vec<RecordedEvent>, StoreError> {
-        let unknown: BTreeSet<i32> =
-            rows.iter().filter_map(|made| Some(made.as_ref().err()?.get(column::KIND))).collect();
+        // An index leads to what the log doesn't have.
+        if let Some(row) = rows.iter().filter_map(|made| made.as_ref().err()).find(|row| kind(row).is_none()) {
+            return Err(StoreError::corrupted(format!("there is no event at position {}", position(row))));
+        }
+        let unknown: BTreeSet<i32> = rows.iter().filter_map(|made| kind(made.as_ref().err()?)).collect();
         if unknown.is_empty() {
             return Ok(rows.into_iter().filter_map(Result::ok).collect());
         }
         let kinds = self.learn_kinds(unknown.into_iter().collect()).await?;
         let event = |made: Made| {
             made.or_else(|row| {
-                let kind = kinds.get(&row.get(column::KIND)).cloned();
+                let kind = kind(&row).and_then(|kind| kinds.get(&kind)).cloned();
                 decode(&row, kind.ok_or_else(|| StoreError::corrupted("an event is of a kind that is not there"))?)
             })
         };
@@ -383,12 +385,13 @@ fn page<P>(
     Page { events, next }
 }
 
-/// How large rows are: of each category, of categories that are read together, and under no name, of the log.
+/// How large rows are: of each category, of the log, and of what filters let through.
 #[derive(Default)]
 pub(crate) struct RowBytes(Mutex<HashMap<String, usize>>);
 
-/// The log's name there: no category has it.
+/// The names there of the log, and of what is read of it by filters that name no category or several: no category has them.
 const LOG: &str = "";
+const FILTERED: &str = "-";
 
 impl RowBytes {
     /// How many rows to ask for: one more than are wanted, which tells whether there are more. Fewer, where a page is full
@@ -435,6 +438,11 @@ mod column {
 
 fn position(row: &Row) -> Position {
     Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned())
+}
+
+/// Of what kind the event in a row is; a row without one has no event.
+fn kind(row: &Row) -> Option<i32> {
+    row.get(column::KIND)
 }
 
 /// The event in a row.

@@ -1,10 +1,10 @@
 //! Snapshots: a cache, in a table beside the log, one row a stream.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use indelible_core::{
-    ContentType, EventId, Fingerprint, InvalidInput, Snapshot, SnapshotStore, StoreError, StreamId, Timestamp, Version,
+    ContentType, EventId, Fingerprint, InvalidInput, Snapshot, SnapshotStore, StoreError, StreamId, Version,
 };
 use tokio_postgres::types::Type;
 
@@ -43,7 +43,7 @@ impl SnapshotStore for PostgresStore {
             (&bigint(snapshot.version.get()), Type::INT8),
             (&snapshot.event_id.as_uuid(), Type::UUID),
             (&snapshot.fingerprint.as_uuid(), Type::UUID),
-            (&system_time(snapshot.taken_at), Type::TIMESTAMPTZ),
+            (&SystemTime::from(snapshot.taken_at), Type::TIMESTAMPTZ),
             (&snapshot.content_type.as_str(), Type::TEXT),
             (&&snapshot.data[..], Type::BYTEA),
         ];
@@ -58,10 +58,4 @@ impl SnapshotStore for PostgresStore {
         reader.ask("deleting a snapshot", &reader.shared.statements.delete_snapshot, params).await?;
         Ok(())
     }
-}
-
-pub(crate) fn system_time(time: Timestamp) -> SystemTime {
-    let micros = time.as_micros();
-    let distance = Duration::from_micros(micros.unsigned_abs());
-    if micros < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }

@@ -82,6 +82,11 @@ pub(crate) fn bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// What the server counts; nothing that is counted is negative.
+pub(crate) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
 /// Several names in one value, one a line: no name contains a line's end.
 pub(crate) fn lines<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut names = names.peekable();

@@ -21,11 +21,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use crate::{engine::Tier, keeper::Errand, queue::Queue, read::View, store::Shared};
 
 mod group;
+mod handed_over;
 mod prepare;
 mod write;
 
 pub(crate) use group::Verdict;
 use group::{Group, Scratch};
+pub(crate) use handed_over::HandedOver;
 pub(crate) use prepare::{Preparation, Prepared, prepare};
 use write::{Desk, Writer};
 

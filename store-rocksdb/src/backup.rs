@@ -284,6 +284,20 @@ impl Backups {
         Ok(ids)
     }
 
+    /// The newest of them whose manifest is whole: one that is damaged must not keep others from being made.
+    fn newest_whole(&self, ids: &[u64]) -> Result<Option<(u64, Manifest)>, BackupError> {
+        for id in ids.iter().rev() {
+            match self.manifest(*id) {
+                Ok(manifest) => return Ok(Some((*id, manifest))),
+                Err(BackupError::Corrupted { path, what }) => {
+                    tracing::warn!(path = %path.display(), what, "a backup with a damaged manifest is passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     fn manifest(&self, id: u64) -> Result<Manifest, BackupError> {
         let path = self.path(id).join(manifest::NAME);
         let text = match fs::read_to_string(&path) {
@@ -314,7 +328,7 @@ impl Backups {
         open::create_dir_durably(&self.dir).map_err(failed("make", &self.dir))?;
         let _lock = open::lock(&self.dir)?;
         let ids = self.ids()?;
-        let before = ids.last().map(|id| Ok::<_, BackupError>((*id, self.manifest(*id)?))).transpose()?;
+        let before = self.newest_whole(&ids)?;
         if let Some((_, before)) = &before
             && before.head.store != shared.id
         {
@@ -322,7 +336,7 @@ impl Backups {
         }
         self.remove_partial()?;
         let partial = self.dir.join(PARTIAL);
-        let id = before.as_ref().map_or(1, |(id, _)| id + 1);
+        let id = ids.last().map_or(1, |id| id + 1);
         let mut taken = self.fill(&partial, shared, before.as_ref(), watch);
         if let (Err(BackupError::Damaged(found)), Some((last, _))) = (&taken, &before) {
             // What it shares with the one before may be what is damaged, and not the store.

@@ -212,10 +212,15 @@ fn fetch<'a>(log: &'a DB, tier: Tier, keys: &[[u8; 8]]) -> Vec<Result<Option<DBP
     thread::scope(|scope| {
         let mut parts = keys.chunks(keys.len().div_ceil(FETCHERS));
         let first = parts.next().unwrap_or_default();
-        let others: Vec<_> = parts.map(|keys| scope.spawn(move || get(keys))).collect();
+        // Where there can be no more threads, this one does it all.
+        let apart = |keys| (keys, thread::Builder::new().spawn_scoped(scope, move || get(keys)));
+        let others: Vec<_> = parts.map(apart).collect();
         let mut found = get(first);
-        for other in others {
-            found.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        for (keys, other) in others {
+            found.extend(match other {
+                Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => get(keys),
+            });
         }
         found
     })

@@ -180,7 +180,12 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     match prove(path, &setup, &log_dir, is_new, anchor, options, lock) {
         Ok(opened) => Ok(opened),
         Err(error) => {
-            cuts.undo().map_err(|error| io("putting back what was cut off the write-ahead log", error))?;
+            // The lock went with what was opened. Who has it by now has seen the log as it is.
+            if let Ok(_lock) = self::lock(path)
+                && let Err(kept) = cuts.undo()
+            {
+                tracing::warn!(path = %path.display(), error = %kept, "what was cut off the write-ahead log stays in torn/");
+            }
             Err(error)
         }
     }
@@ -201,7 +206,7 @@ fn prove(
     let failed = |error| engine_error(path, "opening the log", error);
     // RocksDB deletes at opening what it knows nothing of, as a damaged manifest knows nothing of the log's tables: so it
     // is only looked at until it is known to be whole.
-    let looked_at = match is_new.then_some(None).map_or_else(|| setup.look_at_log(log_dir).map(Some), Ok) {
+    let looked_at = match if is_new { Ok(None) } else { setup.look_at_log(log_dir).map(Some) } {
         Ok(None) => None,
         Ok(Some(log)) => stored_identity(path, &log)?.map(|_| log),
         // A first opening that was killed on its way left one of two column families, no anchor and no table.
@@ -465,7 +470,8 @@ fn without_room(error: &dyn std::error::Error) -> String {
 
 /// RocksDB tells it by its words only.
 fn is_full(error: &dyn std::error::Error) -> bool {
-    chain(error).contains("No space left on device")
+    let told = chain(error);
+    ["No space left on device", "Disk quota exceeded"].iter().any(|words| told.contains(words))
 }
 
 fn new_index(path: &Path, setup: &Setup) -> Result<DB, OpenError> {

@@ -318,7 +318,13 @@ impl CheckpointStore for RocksReader {
     async fn load_checkpoint(&self, reader: &str) -> Result<Option<Token>, StoreError> {
         check_reader(reader)?;
         let reader = reader.to_owned();
-        self.read(move |view| checkpoint::load(view, &reader)).await
+        let shared = Arc::clone(&self.handle.shared);
+        in_turn(&self.handle.shared.turns, move || {
+            let run = shared.run()?;
+            run.catch_up()?;
+            Ok(View::of(&run.engine, &run.seen, shared.id, Tier::Disk, |view| checkpoint::load(view, &reader))?)
+        })
+        .await
     }
 
     async fn save_checkpoint(&self, _reader: &str, _token: Token) -> Result<(), StoreError> {

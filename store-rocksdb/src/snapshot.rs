@@ -11,6 +11,8 @@ use indelible_core::{
     ContentType, EventId, Fingerprint, InvalidInput, Snapshot, SnapshotStore, StoreError, StreamId, Timestamp, Version,
 };
 
+use rocksdb::ErrorKind;
+
 use crate::{
     RocksStore,
     engine::{Engine, Fault},
@@ -48,12 +50,17 @@ impl SnapshotStore for RocksStore {
 pub(crate) fn load(view: &View<'_>, stream: &StreamId) -> Result<Option<Snapshot>, Fault> {
     let engine = view.engine;
     let found = engine.index.get_pinned_cf_opt(engine.snapshots(), stream.as_str(), &view.tier.options());
-    let found = found.map_err(|error| Fault::engine("reading a snapshot", error))?;
-    let Some(value) = found else { return Ok(None) };
-    match decode(&value) {
-        Ok(snapshot) if snapshot.stream == *stream => return Ok(Some(snapshot)),
-        Ok(other) => tracing::warn!(%stream, other = %other.stream, "a snapshot of another stream is ignored"),
-        Err(damage) => tracing::warn!(%stream, %damage, "a damaged snapshot is ignored"),
+    match found.map(|value| value.map(|value| decode(&value))) {
+        Ok(None) => return Ok(None),
+        Ok(Some(Ok(snapshot))) if snapshot.stream == *stream => return Ok(Some(snapshot)),
+        Ok(Some(Ok(other))) => {
+            tracing::warn!(%stream, other = %other.stream, "a snapshot of another stream is ignored")
+        }
+        Ok(Some(Err(damage))) => tracing::warn!(%stream, %damage, "a damaged snapshot is ignored"),
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            tracing::warn!(%stream, %error, "a snapshot in a damaged table is ignored");
+        }
+        Err(error) => return Err(Fault::engine("reading a snapshot", error)),
     }
     metrics::counter!("indelible_rocksdb_snapshots_damaged_total").increment(1);
     Ok(None)
@@ -65,9 +72,15 @@ impl RocksStore {
         write: impl FnOnce(&Engine) -> Result<(), rocksdb::Error> + Send + 'static,
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(self.shared());
-        let written = move || shared.with_run(|run| write(&run.engine));
-        let failed = |error| StoreError::unavailable("writing a snapshot", error);
-        blocking(move || written()?.map_err(failed)).await
+        blocking(move || {
+            // One that has stopped writes nothing more.
+            if shared.has_failed() {
+                return Err(shared.stopped());
+            }
+            let written = shared.with_run(|run| write(&run.engine))?;
+            written.map_err(|error| StoreError::unavailable("writing a snapshot", error))
+        })
+        .await
     }
 }
 

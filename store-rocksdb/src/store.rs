@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     OpenError, Options, Statistics,
-    append::{Inlet, Job, Keep, Preparation, Prepared, Sequencer, Verdict, WORTH_BEGINNING, prepare},
+    append::{HandedOver, Inlet, Job, Keep, Preparation, Prepared, Sequencer, Verdict, WORTH_BEGINNING, prepare},
     bell::Bell,
     bugs,
     engine::{Engine, Fault, Setup, Tier},
@@ -142,7 +142,7 @@ impl RocksStore {
             turns: Arc::new(Semaphore::new(DISK_READS_MAX)),
         });
         let threads = Mutex::new(Shared::begin(&shared, opened)?);
-        Ok(Self { handle: Arc::new(Handle { shared, threads, is_closed: AtomicBool::new(false) }) })
+        Ok(Self::of(Arc::new(Handle { shared, threads, is_closed: AtomicBool::new(false) })))
     }
 
     /// Stops the store: what was handed over is written and answered, later calls on any handle are answered
@@ -179,6 +179,10 @@ impl RocksStore {
 
     pub(crate) fn handle(&self) -> &Arc<Handle> {
         &self.handle
+    }
+
+    pub(crate) fn of(handle: Arc<Handle>) -> Self {
+        Self { handle }
     }
 
     /// Reads what is published: at once where all that it needs is in memory, else on a thread that may block.
@@ -396,6 +400,10 @@ impl Handle {
     pub(crate) fn reopen(&self, change: impl FnOnce(DB) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has stopped reads on.
+        if shared.has_failed() {
+            return Err(shared.stopped());
+        }
         let run = self.end(&mut threads);
         let Some(Run { engine, .. }) = run.filter(|_| !shared.has_failed()) else { return Err(shared.stopped()) };
         let Engine { log, index, dir, _lock: lock } = engine;
@@ -431,7 +439,10 @@ impl Handle {
         let opened = open::open(&shared.path, &shared.options).map_err(failed)?;
         shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.has_failed.store(false, Ordering::Release);
-        *threads = Shared::begin(shared, opened).map_err(failed)?;
+        *threads = Shared::begin(shared, opened).map_err(|error| {
+            shared.fail(format!("it was not begun again: {error}"));
+            failed(error)
+        })?;
         match shared.has_failed() {
             true => Err(StoreError::unavailable("opening it again to write", shared.stopped())),
             false => Ok(()),
@@ -495,7 +506,7 @@ impl EventStore for RocksStore {
                 judged = Token::start(self.id());
                 continue;
             }
-            match verdict.await {
+            match HandedOver::new(self, &append, verdict).verdict().await {
                 Ok(Verdict::Written { prepared, before, recorded_at }) => {
                     let Prepared { streams, append: asked, .. } = *prepared;
                     drop(asked);
@@ -532,6 +543,7 @@ impl EventStore for RocksStore {
         self.read(move |view| view.stream_page(&read)).await
     }
 
+    #[tracing::instrument(level = "trace", name = "read", skip_all)]
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
         let shared = &self.handle.shared;
         shared.counters.read();

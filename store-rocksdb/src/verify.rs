@@ -149,6 +149,8 @@ pub enum Step {
     Index,
     /// Looks entries up where the two differ.
     Search,
+    /// Looks up, in memory, the events that the index on the disk does not hold yet.
+    Tail,
 }
 
 /// Who wants to know how far it is, and whether anybody does.
@@ -207,8 +209,8 @@ impl RocksStore {
     /// future ends it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where something can't be read for other reasons than damage, or the disk has no room for
-    /// a copy of the write-ahead log; [`StoreError::Stopped`] where the store was closed. Damage is no error, but what it
+    /// [`StoreError::Unavailable`] where the copy that is read can't be made or opened for other reasons than damage: the disk
+    /// may have no room for a copy of the write-ahead log; [`StoreError::Stopped`] where the store was closed. Damage is no error, but what it
     /// [reports](Verification::problems).
     pub async fn verify(
         &self,

@@ -160,7 +160,7 @@ fn filter(random: &mut StdRng) -> Filter {
         _ => Filter::stream_prefix(*["", "a", "a-", "a-1", "ab-", "b", "é", "-", "é-12"].choose(random).unwrap())
             .unwrap(),
     };
-    if random.random_bool(0.5) { filter.and_query(query(random)) } else { filter }
+    if random.random_bool(0.5) { filter.with_query(query(random)) } else { filter }
 }
 
 fn position(random: &mut StdRng, head: u64) -> u64 {

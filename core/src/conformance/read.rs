@@ -130,11 +130,11 @@ pub(super) async fn l6_the_log_is_read_by_all_at_once(h: &mut dyn Harness) {
     write_library(&store).await;
     let of = |name: &str| Filter::categories([category(name)]);
     let starting = |prefix: &str| Filter::stream_prefix(prefix).unwrap();
-    assert_reads(&store, of("book").and_query(with_tags(&["member:1"])), &[4, 7]).await;
-    assert_reads(&store, of("member").and_query(with_types(&[("book", "Added")])), &[]).await;
+    assert_reads(&store, of("book").with_query(with_tags(&["member:1"])), &[4, 7]).await;
+    assert_reads(&store, of("member").with_query(with_types(&[("book", "Added")])), &[]).await;
     assert_reads(&store, starting("book-1").and_categories([category("book")]), &[1, 4, 5, 7, 9]).await;
     assert_reads(&store, starting("book").and_categories([category("booklet")]), &[6]).await;
-    let lent = starting("book-1").and_query(with_types(&[("book", "Lent"), ("member", "Left")]));
+    let lent = starting("book-1").with_query(with_types(&[("book", "Lent"), ("member", "Left")]));
     assert_reads(&store, lent, &[4, 9]).await;
 }
 

@@ -40,7 +40,8 @@ async fn what_the_context_says_reaches_every_event() {
         .with_causation_id(cause.id)
         .with_actor("ada")
         .unwrap()
-        .with_metadata(Metadata::new().with("channel", "web").unwrap());
+        .with_metadata(Metadata::new().with("channel", "web").unwrap())
+        .unwrap();
     let transfer = accounts.execute("a", Withdraw(5)).and(accounts.execute("b", Deposit(5))).with(context);
     let done = transfer.await.unwrap();
     assert_eq!(done.events().len(), 2);

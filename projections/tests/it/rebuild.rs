@@ -86,11 +86,11 @@ async fn a_version_is_built_beside_the_current_one_under_traffic_and_takes_over(
 
         // The old one is fed, and queries can go back to it.
         append(&store, 3, deposited(1)).await;
-        assert!(running.take_over::<Tally>(SOON).await);
+        assert!(running.take_over::<Tally>(SOON).await.unwrap());
         look(&running, &store, &model, &mut seen).await;
         sleep(Duration::from_secs(5)).await;
         assert_eq!(state::<Tally>(&model).await, VersionState::Current, "it stays what somebody wanted");
-        assert!(running.take_over::<Next>(SOON).await);
+        assert!(running.take_over::<Next>(SOON).await.unwrap());
         assert!(running.drain(SOON).await);
     }
 }
@@ -125,7 +125,7 @@ async fn a_version_that_stands_is_told_and_catches_up_before_it_takes_over() {
     drop(running);
 
     let running = Worker::new(&store).add(&model, Next).add(&model, Tally).start().await.unwrap();
-    assert!(running.take_over::<Tally>(SOON).await);
+    assert!(running.take_over::<Tally>(SOON).await.unwrap());
     assert_eq!(model.query::<Tally>().unwrap(), clean_pass(&store).await);
     model.drop_version(&id::<Next>()).await.unwrap();
 }

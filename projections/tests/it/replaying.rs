@@ -75,7 +75,7 @@ async fn what_was_there_before_a_version_ran_is_history_to_it_and_what_came_sinc
     let both = Worker::new(&store).add(&model, first.clone()).add(&model, next.clone()).start().await.unwrap();
     append(&store, 0, deposited(1)).await;
     seen(&both, &store).await;
-    assert!(both.take_over::<Witness<2>>(SOON).await);
+    assert!(both.take_over::<Witness<2>>(SOON).await.unwrap());
     seen(&both, &store).await;
     assert_eq!(first.told(), [(7, false), (8, false), (9, false), (10, false)]);
     let replayed: Vec<_> = (1..=10).map(|position| (position, position < 10)).collect();

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::batch::Batch;
+use crate::sql::count;
 
 /// What became of an append.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,13 +48,9 @@ pub(super) struct Answer {
     pub(super) kinds: Vec<Option<i32>>,
 }
 
-fn number(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
 /// The last position before the batch.
 pub(super) fn head(row: &Row) -> Result<Position, tokio_postgres::Error> {
-    Ok(Position::new(number(row.try_get("head")?)))
+    Ok(Position::new(count(row.try_get("head")?)))
 }
 
 impl Answer {
@@ -77,7 +74,7 @@ impl Answer {
                 1 => What::Closed,
                 _ => What::Condition,
             };
-            failed[append as usize - 1].push(Failed { what, index: index as usize - 1, found: number(found) });
+            failed[append as usize - 1].push(Failed { what, index: index as usize - 1, found: count(found) });
         }
         let known = row.try_get::<_, Option<Vec<i32>>>("known")?.unwrap_or_default().into_iter();
         let known_at = row.try_get::<_, Option<Vec<i64>>>("known_at")?.unwrap_or_default().into_iter();
@@ -91,7 +88,7 @@ impl Answer {
             failed,
             known: known
                 .zip(known_at)
-                .map(|(event, position)| (event as usize - 1, Position::new(number(position))))
+                .map(|(event, position)| (event as usize - 1, Position::new(count(position))))
                 .collect(),
             kinds: row.try_get("kind_ids")?,
         })

@@ -1,6 +1,6 @@
 //! Who has which partition, and how far it has come.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use indelible_core::{EventId, Position, StoreId, StreamId, Timestamp, Token};
 use indelible_projections::{
@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Shared, batch::number, error::About};
-use crate::{snapshot::system_time, sql::bigint};
+use crate::sql::{bigint, count};
 
 pub(super) async fn take(
     shared: &Shared,
@@ -65,7 +65,7 @@ pub(super) async fn partitions(
 pub(super) async fn renew(shared: &Shared, worker: &WorkerRow) -> Result<Roster, ReadModelError> {
     let about = || About::projection("renewing leases", &worker.runs);
     let (name, version) = (&*worker.runs.name, i64::from(worker.runs.version));
-    let (since, troubled) = (system_time(worker.since), i64::from(worker.troubled));
+    let (since, troubled) = (SystemTime::from(worker.since), i64::from(worker.troubled));
     let params = (name, version, &*worker.id.0, &*worker.host, since, troubled, shared.lease_ms());
     shared.ask(about(), &shared.statements.call_renew, params).await?;
     let workers = shared.ask(about(), &shared.statements.workers, (name, version)).await?;
@@ -132,10 +132,5 @@ fn token(row: &Row) -> Token {
 }
 
 pub(super) fn time(row: &Row, column: &str) -> Timestamp {
-    row.get::<_, std::time::SystemTime>(column).into()
-}
-
-/// None of them is negative.
-pub(super) fn count(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
+    row.get::<_, SystemTime>(column).into()
 }

@@ -1,5 +1,7 @@
 //! Dead letters: events that could not be handled, and those that wait behind them.
 
+use std::time::SystemTime;
+
 use indelible_core::{EventId, EventType, Position, StreamId, Version};
 use indelible_projections::{DeadLetter, LetterEnd, Partition, ProjectionId, ReadModelError};
 use tokio_postgres::Row;
@@ -9,10 +11,13 @@ use super::{
     Shared,
     batch::number,
     error::About,
-    leases::{count, storable, time},
+    leases::{storable, time},
     tx::PostgresTx,
 };
-use crate::{bugs, snapshot::system_time, sql::bigint};
+use crate::{
+    bugs,
+    sql::{bigint, count},
+};
 
 pub(super) async fn park(shared: &Shared, tx: &mut PostgresTx, letter: &DeadLetter) -> Result<(), ReadModelError> {
     if bugs::is_on(bugs::POISON_SKIPPED) {
@@ -32,7 +37,7 @@ pub(super) async fn park(shared: &Shared, tx: &mut PostgresTx, letter: &DeadLett
         letter.event_type.as_str(),
         letter.error.as_deref().map(storable),
         i64::from(letter.attempts),
-        system_time(letter.parked_at),
+        SystemTime::from(letter.parked_at),
     );
     tx.execute(&shared.statements.park, params).await
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::ModelOptions;
 use crate::{
     OpenError, bugs,
-    open::{Failure, Findable, in_turn},
+    open::{Failure, Findable, has, in_turn, migrate},
     sql::{MODEL_MIGRATIONS, ModelStatements},
 };
 
@@ -55,24 +55,12 @@ impl ModelSchema<'_> {
     }
 
     async fn migrate(&self, client: &Client) -> Result<(), Failure> {
-        let failed = |what| move |error| Failure::Server(what, error);
         let schema = &self.statements.schema;
-        let table = "SELECT to_regclass($1) IS NOT NULL";
-        let name = format!("{schema}.indelible_format");
-        let row = client.query_typed_one(table, &[(&name, tokio_postgres::types::Type::TEXT)]).await;
-        // A question that fails would end the transaction.
-        let is_there: bool = row.map_err(failed("looking for it"))?.get(0);
-        let version = if is_there { self.version(client).await? } else { 0 };
+        let version = if has(client, schema, "indelible_format").await? { self.version(client).await? } else { 0 };
         if version == MODEL_MIGRATIONS.len() {
             return Ok(());
         }
-        client
-            .batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET LOCAL search_path = {schema}, pg_temp"))
-            .await
-            .map_err(failed("making its schema"))?;
-        for statement in MODEL_MIGRATIONS[version..].concat() {
-            client.batch_execute(&seeded(statement)).await.map_err(failed("making its tables and functions"))?;
-        }
+        migrate(client, &self.options.schema, MODEL_MIGRATIONS[version..].concat().into_iter().map(seeded)).await?;
         let format = MODEL_MIGRATIONS.len();
         client
             .batch_execute(&format!(
@@ -80,14 +68,14 @@ impl ModelSchema<'_> {
                  ON CONFLICT (one) DO UPDATE SET format = excluded.format"
             ))
             .await
-            .map_err(failed("giving it its version"))?;
+            .map_err(|error| Failure::Server("giving it its version", error))?;
         tracing::info!(schema = %self.options.schema, from = version, to = format, "migrated a read model");
         Ok(())
     }
 }
 
 /// A migration's text, with the bug that is wanted.
-fn seeded(statement: &str) -> Cow<'_, str> {
+fn seeded(statement: &'static str) -> Cow<'static, str> {
     const FENCE: &str = "\n       AND p.epoch = the_epoch AND p.position = from_position";
     const IS_BEHIND: &str = "seen > reached";
     for (bug, text, instead) in [(bugs::LEASE_WITHOUT_FENCE, FENCE, ""), (bugs::TAKE_OVER_BEHIND, IS_BEHIND, "false")] {

@@ -4,13 +4,8 @@ use indelible_core::Position;
 use indelible_projections::{Done, Errand, Partition, ProjectionId, ReadModelError, Want, Wish};
 use tokio_postgres::Row;
 
-use super::{
-    Shared,
-    batch::number,
-    error::About,
-    leases::{count, storable},
-};
-use crate::sql::bigint;
+use super::{Shared, batch::number, error::About, leases::storable};
+use crate::sql::{bigint, count};
 
 pub(super) async fn want(shared: &Shared, projection: &ProjectionId, want: Want) -> Result<(), ReadModelError> {
     let (paused, max) = match want {

@@ -9,8 +9,10 @@ use indelible_sagas::{
     overview::{Count, Goes, Overview, Place},
 };
 
+use tokio_postgres::Row;
+
 use super::{PostgresModel, PostgresTx, open};
-use crate::sql::quoted;
+use crate::sql::{count, quoted};
 
 impl<S: Saga> Project<PostgresModel> for Overview<S> {
     const SETUP: &'static str = include_str!("../sql/read_model/overview.sql");
@@ -86,7 +88,7 @@ impl PostgresModel {
             "SELECT saga, step, doing, since, started FROM {home}.indelible_standings ORDER BY since, saga, step LIMIT $1"
         );
         let rows = snapshot.query(&select, (i64::try_from(limit).unwrap_or(i64::MAX),)).await?;
-        let place = |row: &tokio_postgres::Row| Place {
+        let place = |row: &Row| Place {
             doing: row.get("doing"),
             since: row.get::<_, SystemTime>("since").into(),
             started: row.get::<_, SystemTime>("started").into(),
@@ -106,8 +108,7 @@ impl PostgresModel {
             "SELECT doing, step, sagas, took_ms FROM {home}.indelible_counts WHERE sagas > 0 ORDER BY doing, step"
         );
         let rows = snapshot.query(&select, ()).await?;
-        let number = |row: &tokio_postgres::Row, column| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
-        let count = |row| Count { sagas: number(row, "sagas"), took_ms: number(row, "took_ms") };
-        Ok(rows.iter().map(|row| ((row.get("doing"), row.get("step")), count(row))).collect())
+        let counted = |row: &Row| Count { sagas: count(row.get("sagas")), took_ms: count(row.get("took_ms")) };
+        Ok(rows.iter().map(|row| ((row.get("doing"), row.get("step")), counted(row))).collect())
     }
 }

@@ -4,17 +4,10 @@ use indelible_core::{Position, Token};
 use indelible_projections::{ProjectionId, ReadModelError, Registration, VersionRow, VersionState, Wanted};
 use tokio_postgres::Row;
 
-use super::{
-    Params, Shared,
-    batch::number,
-    error::About,
-    leases::{count, id},
-    open,
-    tx::PostgresTx,
-};
+use super::{Params, Shared, batch::number, error::About, leases::id, open, tx::PostgresTx};
 use crate::{
     connect::Patience,
-    sql::{bigint, quoted},
+    sql::{bigint, count, quoted},
 };
 
 pub(super) async fn register(shared: &Shared, registration: &Registration) -> Result<VersionRow, ReadModelError> {

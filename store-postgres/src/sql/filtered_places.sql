@@ -41,7 +41,7 @@ BEGIN
             places := places || looked.positions;
             stop := CASE WHEN backwards THEN greatest(stop, looked.stopped) ELSE least(stop, looked.stopped) END;
             -- Behind the last place of a full list there may be more. Without a prefix the page ends before that.
-            IF prefix IS NOT NULL AND cardinality(looked.positions) > events_max THEN
+            IF prefix <> '' AND cardinality(looked.positions) > events_max THEN
                 place := looked.positions[events_max + 1];
                 stop := CASE WHEN backwards THEN greatest(stop, place) ELSE least(stop, place) END;
             END IF;
@@ -51,10 +51,10 @@ BEGIN
         ELSE
             places := ARRAY(SELECT DISTINCT p FROM unnest(places) p WHERE stop IS NULL OR p < stop ORDER BY p);
         END IF;
-    END IF;
-    IF prefix <> '' THEN
-        places := ARRAY(SELECT l.position FROM unnest(places) WITH ORDINALITY p (place, n) JOIN log l ON l.position = p.place
-            WHERE starts_with(l.stream, prefix) ORDER BY p.n);
+        IF prefix <> '' THEN
+            places := ARRAY(SELECT l.position FROM unnest(places) WITH ORDINALITY p (place, n)
+                JOIN log l ON l.position = p.place WHERE starts_with(l.stream, prefix) ORDER BY p.n);
+        END IF;
     END IF;
     IF cardinality(places) > events_max THEN
         stop := places[events_max + 1];

@@ -59,6 +59,16 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Sees what was written to the log since the anchor moved: checkpoints don't move it.
+    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
+        // One that was put in its place is not this one's to read.
+        if identity(&engine::log_dir(&self.engine.dir)) != self.log_identity {
+            return Ok(());
+        }
+        let caught_up = self.engine.log.try_catch_up_with_primary();
+        caught_up.map_err(|error| StoreError::unavailable("reading what was written since", error))
+    }
+
     /// Indexes the log from behind a position up to a place, and shows it. `before` is the checksum of the block that ends at
     /// that position, where it is known.
     fn advance(&self, from: Position, mut before: Option<u32>, place: Place) -> Result<(), Fault> {
@@ -339,7 +349,8 @@ impl Follower {
             run.engine.index.try_catch_up_with_primary()?;
             // It may have been made anew just then.
             let mark = index::mark(&run.engine.index)?.unwrap_or(Mark::START);
-            if mark.position < run.seen.tail.segments().indexed() {
+            let is_another = identity(&engine::index_dir(&self.path)) != run.index_identity;
+            if is_another || mark.position < run.seen.tail.segments().indexed() {
                 return Err(Failure::Trouble(StoreError::corrupted("the index was replaced").into()));
             }
         }

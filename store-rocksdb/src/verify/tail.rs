@@ -36,7 +36,7 @@ pub(super) fn compare(shared: &Shared, report: &mut Verification, watch: &mut Wa
         })?;
         wrong.into_iter().for_each(|(part, what)| report.problem(part, what));
         for position in from.get()..=to.get() {
-            watch.tick(Step::Index, position, head.get())?;
+            watch.tick(Step::Tail, position, head.get())?;
         }
         from = to.plus(1);
     }

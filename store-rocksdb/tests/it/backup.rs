@@ -382,7 +382,14 @@ async fn what_is_no_backup_is_left_alone() {
     assert_eq!(backups.list().unwrap(), [first]);
 
     let manifest = elsewhere.path().join("000001/manifest");
-    let text = fs::read_to_string(&manifest).unwrap().replace("indelible backup 1", "indelible backup 2");
+    let whole = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, &whole[1..]).unwrap();
+    let damaged = backups.list().unwrap_err();
+    assert!(matches!(damaged, BackupError::Corrupted { .. }), "{damaged:?}");
+    assert_eq!(store.backup(elsewhere.path()).await.unwrap().id, 2, "it keeps no other from being made");
+    backups.delete(2).unwrap();
+
+    let text = whole.replace("indelible backup 1", "indelible backup 2");
     let (lines, _) = text.rsplit_once("checksum").unwrap();
     fs::write(&manifest, format!("{lines}checksum {:08x}\n", crc32c::crc32c(lines.as_bytes()))).unwrap();
     let newer = backups.list().unwrap_err();

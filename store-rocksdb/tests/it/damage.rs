@@ -165,7 +165,7 @@ async fn a_log_without_its_beginning_is_refused() {
 #[tokio::test]
 async fn a_damaged_snapshot_is_none() {
     let dir = closed(1).await;
-    let snapshot = |data: &'static str| Snapshot {
+    let snapshot = |data: Vec<u8>| Snapshot {
         stream: "s-0".parse().unwrap(),
         version: Version::FIRST,
         event_id: EventId::new(),
@@ -174,7 +174,7 @@ async fn a_damaged_snapshot_is_none() {
         content_type: ContentType::JSON,
         data: data.into(),
     };
-    let (first, second) = (snapshot("{}"), snapshot("[]"));
+    let (first, second) = (snapshot(b"{}".to_vec()), snapshot(b"[]".to_vec()));
     let store = RocksStore::open(dir.path()).unwrap();
     store.save_snapshot(first.clone()).await.unwrap();
     assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), Some(first.clone()));
@@ -188,7 +188,25 @@ async fn a_damaged_snapshot_is_none() {
     let store = RocksStore::open(dir.path()).unwrap();
     assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), None);
     store.save_snapshot(second.clone()).await.unwrap();
-    assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), Some(second));
+    assert_eq!(store.load_snapshot(&first.stream).await.unwrap(), Some(second.clone()));
+
+    // The table that it is in may have rotted.
+    let large = snapshot(rand::random_iter().take(100_000).collect());
+    store.save_snapshot(large.clone()).await.unwrap();
+    store.close().await.unwrap();
+    below(dir.path(), "index", &["default", "snapshots"], |db| {
+        db.flush_cf(db.cf_handle("snapshots").unwrap()).unwrap();
+    });
+    let files = fs::read_dir(dir.path().join("index")).unwrap().map(|file| file.unwrap().path());
+    let tables = files.filter(|file| file.extension().is_some_and(|extension| extension == "sst"));
+    let table = tables.max_by_key(|table| table.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[50_000] ^= 1;
+    fs::write(&table, bytes).unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    assert_eq!(store.load_snapshot(&large.stream).await.unwrap(), None);
+    store.save_snapshot(second.clone()).await.unwrap();
+    assert_eq!(store.load_snapshot(&large.stream).await.unwrap(), Some(second));
 }
 
 /// What a kill leaves between RocksDB's taking a table into the index and its removing the table's old name.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use indelible_core::{
-    CheckpointStore, Delivery, EventStore, Filter, StartFrom, StoreError, Subscription,
+    CheckpointStore, Delivery, EventStore, Filter, SnapshotStore, StartFrom, StoreError, Subscription,
     conformance::fault::{Journal, Line, Work},
 };
 use indelible_rocksdb::RocksStore;
@@ -38,6 +38,10 @@ pub(crate) async fn write_until_it_fails(store: RocksStore) {
     assert_eq!(seen, head.get(), "a subscription delivers all that is published");
     assert!(matches!(ended, StoreError::Stopped { .. }), "and ends: {ended:?}");
     assert!(matches!(store.save_checkpoint("reader", token).await, Err(StoreError::Stopped { .. })));
+    assert!(matches!(store.delete_snapshot(&"a-1".parse().unwrap()).await, Err(StoreError::Stopped { .. })));
+    // It reads on.
+    assert!(matches!(store.rebuild_indexes().await, Err(StoreError::Stopped { .. })));
+    assert_eq!(store.head().await.unwrap(), token);
     assert!(matches!(store.close().await, Err(StoreError::Stopped { .. })));
     say(&format!("head {head}"));
 }

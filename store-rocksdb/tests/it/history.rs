@@ -1,5 +1,6 @@
 //! Histories of many concurrent callers, each answer judged by the checker of the conformance suite: as the suite does
-//! it, and longer. The fault, in one of two rounds: the process is killed and started again, in the midst of appends.
+//! it, and longer. The fault, in one of two rounds: in the midst of appends the files are copied as a kill would leave them, and
+//! the copy goes on.
 //!
 //! `INDELIBLE_HISTORY_OPS` says how many calls in all, `INDELIBLE_SEED` from which numbers the first round goes.
 

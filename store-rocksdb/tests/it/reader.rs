@@ -115,6 +115,9 @@ async fn a_reader_sees_all_and_writes_nothing() {
     assert_eq!(reader.streams(None, None, 99).await.unwrap(), store.streams(None, None, 99).await.unwrap());
     assert_eq!(reader.categories(None, 99).await.unwrap(), store.categories(None, 99).await.unwrap());
     assert_eq!(reader.load_checkpoint("reader").await.unwrap(), Some(head));
+    // No event comes with it.
+    store.save_checkpoint("later", head).await.unwrap();
+    assert_eq!(reader.load_checkpoint("later").await.unwrap(), Some(head));
 
     let event = NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}");
     let append = Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, [event]);

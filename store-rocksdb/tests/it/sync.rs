@@ -47,23 +47,17 @@ pub(crate) async fn write_many(store: RocksStore) {
 
 #[test]
 fn a_lone_callers_every_acknowledgement_is_behind_a_sync_of_its_own() {
-    let Some(trace) = trace("lone", &[]) else { return };
-    println!("1 caller: {trace:?}");
-    assert_eq!(trace.acknowledged, APPENDS_ALONE);
-    assert_eq!(trace.unsynced, 0, "acknowledged without a sync since the one before");
-    assert!(trace.syncs >= APPENDS_ALONE);
-    let controls = format!("{} syncs; without syncs {APPENDS_ALONE} of {APPENDS_ALONE} appends are found", trace.syncs);
-    Line::clean("syncs counted", APPENDS_ALONE, trace.syncs, APPENDS_ALONE, &controls).print();
-}
-
-/// The same count finds acknowledgements without syncs where there are some.
-#[test]
-fn the_count_tells_a_buffered_store_from_a_synced_one() {
-    let Some(trace) = trace("lone, buffered", &[]) else { return };
-    println!("1 caller, buffered: {trace:?}");
-    // The keeper syncs once a second, perhaps between two of them.
-    assert_eq!(trace.acknowledged, APPENDS_ALONE);
-    assert!(trace.unsynced * 2 > APPENDS_ALONE, "{trace:?}");
+    let (Some(synced), Some(buffered)) = (trace("lone", &[]), trace("lone, buffered", &[])) else { return };
+    println!("1 caller: {synced:?}; buffered: {buffered:?}");
+    assert_eq!([synced.acknowledged, buffered.acknowledged], [APPENDS_ALONE; 2]);
+    assert_eq!(synced.unsynced, 0, "acknowledged without a sync since the one before");
+    assert!(synced.syncs >= APPENDS_ALONE);
+    // The same count finds acknowledgements without syncs where there are some. The keeper syncs once a second, perhaps between
+    // two of them.
+    assert!(buffered.unsynced * 2 > APPENDS_ALONE, "{buffered:?}");
+    let controls =
+        format!("{} syncs; without syncs {} of {APPENDS_ALONE} appends are found", synced.syncs, buffered.unsynced);
+    Line::clean("syncs counted", APPENDS_ALONE, APPENDS_ALONE, APPENDS_ALONE, &controls).print();
 }
 
 /// Once on this disk as it is, and once on one that takes 50 ms a sync: how many appends wait for the next sync depends on

@@ -313,7 +313,7 @@ fn any_tag(filter: &Filter) -> Filter {
             tags => tags.iter().map(|tag| types().and_tag(tag.clone())).collect(),
         }
     };
-    filter.clone().and_query(Query::new(filter.query().items().iter().flat_map(one_tag)))
+    filter.clone().with_query(Query::new(filter.query().items().iter().flat_map(one_tag)))
 }
 
 #[async_trait::async_trait]
