@@ -55,6 +55,7 @@ mod tests {
     use std::time::Duration;
 
     use indelible_core::{ContentType, EventType, ExpectedVersion, NewEvent, Position};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
@@ -72,12 +73,16 @@ mod tests {
             assert!(futures::poll!(&mut waiting).is_pending());
         }
         assert!(answer.send(Verdict::LookAgain).is_ok(), "somebody still waits");
+        let soon = Duration::from_secs(20);
         let mut published = store.published();
-        tokio::time::timeout(Duration::from_secs(20), published.wait_for(|head| *head == Position::FIRST))
-            .await
-            .unwrap()
-            .unwrap();
+        let written = published.wait_for(|head| *head == Position::FIRST);
+        timeout(soon, written).await.expect("it is written").unwrap();
         drop(store);
-        RocksStore::open(dir.path()).unwrap();
+        let reopened = async {
+            while RocksStore::open(dir.path()).is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(soon, reopened).await.expect("nobody keeps it open");
     }
 }
