@@ -57,6 +57,9 @@ async fn a_paused_one_waits_and_a_drained_one_has_written_where_it_is() {
     assert_eq!(running.wait_for(&head, Duration::from_millis(50)).await.unwrap(), Waited::TimedOut);
     running.resume::<Tally>().await.unwrap();
     assert_eq!(running.wait_for_projection::<Tally>(&head, SOON).await.unwrap(), Waited::Reached);
+    // Nothing can be said of one that doesn't run here.
+    assert!(matches!(running.wait_for_projection::<Whole>(&head, SOON).await, Err(WaitError::NotHere(_))));
+    assert!(matches!(running.take_over::<Whole>(SOON).await, Err(WaitError::NotHere(_))));
     assert!(running.drain(SOON).await);
     for row in model.partitions(&ProjectionId::of::<Tally>()).await.unwrap() {
         assert_eq!(row.position, head);
