@@ -165,9 +165,8 @@ impl Reader {
             }
             self.wait_for_it(&mut patience).await?;
         };
-        let next = page.next.map(|last| if backwards { last.before() } else { last.plus(1) });
-        let next = next.filter(|next| (low..=high).contains(&bigint(next.get())));
-        Ok(Page { events: page.events, next })
+        let next = page.next.map(|last| behind(last, read.direction));
+        Ok(Page { events: page.events, next: next.filter(|next| (low..=high).contains(&bigint(next.get()))) })
     }
 
     /// The last position that this process has seen.
@@ -241,10 +240,9 @@ impl Reader {
         self.row_bytes.learn(sized_as, &rows);
         let is_cut = rows.is_cut;
         let events = self.whole(rows.rows).await?;
-        let behind = |last: Position| if backwards { last.before() } else { last.plus(1) };
         let next = match place {
             Some(row) => Some(Position::new(row.get::<_, i64>(column::POSITION).unsigned_abs())),
-            None => events.last().filter(|_| is_cut).map(|last| behind(last.position)),
+            None => events.last().filter(|_| is_cut).map(|last| behind(last.position, read.direction)),
         };
         Ok(Page { events, next: next.filter(|next| (low..=high).contains(&bigint(next.get()))) })
     }
@@ -438,6 +436,14 @@ mod column {
 
 fn position(row: &Row) -> Position {
     Position::new(row.get::<_, i64>(column::POSITION).cast_unsigned())
+}
+
+/// Where a page goes on whose last event is there.
+fn behind(last: Position, direction: Direction) -> Position {
+    match direction {
+        Direction::Forwards => last.plus(1),
+        Direction::Backwards => last.before(),
+    }
 }
 
 /// Of what kind the event in a row is; a row without one has no event.

@@ -41,9 +41,7 @@ impl RocksStore {
     pub async fn rebuild_indexes(&self) -> Result<(), StoreError> {
         let handle = Arc::clone(self.handle());
         stoppable(move |stop| {
-            if handle.shared.has_failed() {
-                return Err(handle.shared.stopped());
-            }
+            handle.shared.writes()?;
             let rebuilt = Rebuilt::of(&handle.shared, stop)?;
             handle.reopen(|old| rebuilt.take_the_place_of(old))
         })

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use indelible_core::{
     ContentType, EventId, Fingerprint, InvalidInput, Snapshot, SnapshotStore, StoreError, StreamId, Timestamp, Version,
 };
-
 use rocksdb::ErrorKind;
 
 use crate::{
@@ -73,10 +72,7 @@ impl RocksStore {
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(self.shared());
         blocking(move || {
-            // One that has stopped writes nothing more.
-            if shared.has_failed() {
-                return Err(shared.stopped());
-            }
+            shared.writes()?;
             let written = shared.with_run(|run| write(&run.engine))?;
             written.map_err(|error| StoreError::unavailable("writing a snapshot", error))
         })

@@ -362,6 +362,11 @@ impl Shared {
         self.has_failed.load(Ordering::Acquire)
     }
 
+    /// Fails where it has stopped: it reads on then, and writes nothing more.
+    pub(crate) fn writes(&self) -> Result<(), StoreError> {
+        if self.has_failed() { Err(self.stopped()) } else { Ok(()) }
+    }
+
     pub(crate) fn stopped(&self) -> StoreError {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         StoreError::stopped(failure.as_deref().unwrap_or("it was closed"))
@@ -400,10 +405,7 @@ impl Handle {
     pub(crate) fn reopen(&self, change: impl FnOnce(DB) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has stopped reads on.
-        if shared.has_failed() {
-            return Err(shared.stopped());
-        }
+        shared.writes()?;
         let run = self.end(&mut threads);
         let Some(Run { engine, .. }) = run.filter(|_| !shared.has_failed()) else { return Err(shared.stopped()) };
         let Engine { log, index, dir, _lock: lock } = engine;

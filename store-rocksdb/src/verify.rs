@@ -210,8 +210,8 @@ impl RocksStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] where the copy that is read can't be made or opened for other reasons than damage: the disk
-    /// may have no room for a copy of the write-ahead log; [`StoreError::Stopped`] where the store was closed. Damage is no error, but what it
-    /// [reports](Verification::problems).
+    /// may have no room for a copy of the write-ahead log; [`StoreError::Stopped`] where the store was closed. Damage is no
+    /// error, but what it [reports](Verification::problems).
     pub async fn verify(
         &self,
         mut progress: impl FnMut(Progress) + Send + 'static,

@@ -8,7 +8,6 @@ use indelible_sagas::{
     Saga, SagaEvent,
     overview::{Count, Goes, Overview, Place},
 };
-
 use tokio_postgres::Row;
 
 use super::{PostgresModel, PostgresTx, open};

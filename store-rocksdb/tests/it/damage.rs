@@ -20,7 +20,7 @@ use indelible_rocksdb::{Durability, OpenError, RocksStore};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
-use crate::{conformance::copy_files, reader::anchor, verification::prove};
+use crate::{conformance::copy_files, edges::tables, reader::anchor, verification::prove};
 
 /// A closed store of so many appends, each of one event to one of ten streams, in a block of its own.
 async fn closed(appends: usize) -> TempDir {
@@ -197,8 +197,7 @@ async fn a_damaged_snapshot_is_none() {
     below(dir.path(), "index", &["default", "snapshots"], |db| {
         db.flush_cf(db.cf_handle("snapshots").unwrap()).unwrap();
     });
-    let files = fs::read_dir(dir.path().join("index")).unwrap().map(|file| file.unwrap().path());
-    let tables = files.filter(|file| file.extension().is_some_and(|extension| extension == "sst"));
+    let tables = tables(&dir.path().join("index")).into_iter();
     let table = tables.max_by_key(|table| table.metadata().unwrap().len()).unwrap();
     let mut bytes = fs::read(&table).unwrap();
     bytes[50_000] ^= 1;
@@ -213,8 +212,7 @@ async fn a_damaged_snapshot_is_none() {
 #[tokio::test]
 async fn a_second_name_of_a_table_is_not_written_over() {
     let dir = closed(20).await;
-    let files = fs::read_dir(dir.path().join("index")).unwrap().map(|file| file.unwrap().path());
-    let tables: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect();
+    let tables = tables(&dir.path().join("index"));
     let contents: Vec<_> = tables.iter().map(|table| fs::read(table).unwrap()).collect();
     for (table, name) in tables.iter().zip(["names.sst", "ids.sst"]) {
         fs::hard_link(table, dir.path().join("ingest").join(name)).unwrap();

@@ -24,7 +24,7 @@ async fn write(store: &RocksStore, stream: &str, data: impl Into<bytes::Bytes>) 
     assert!(matches!(outcome, Ok(AppendOutcome::Appended(_))), "{outcome:?}");
 }
 
-fn tables(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn tables(dir: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect()
 }

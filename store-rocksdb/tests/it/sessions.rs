@@ -10,7 +10,7 @@ use indelible_core::{
 use indelible_rocksdb::{Durability, RocksStore};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 
-use crate::conformance::copy_files;
+use crate::{conformance::copy_files, edges::tables};
 
 /// Opens the store, appends so many events of so many bytes, and closes it, so many times.
 async fn sessions(dir: &Path, sessions: u64, events: u64, bytes: usize) {
@@ -26,11 +26,6 @@ async fn sessions(dir: &Path, sessions: u64, events: u64, bytes: usize) {
         assert!(matches!(store.append(append).await, Ok(AppendOutcome::Appended(_))));
         store.close().await.unwrap();
     }
-}
-
-fn tables(dir: &Path) -> Vec<std::path::PathBuf> {
-    let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect()
 }
 
 #[tokio::test]
