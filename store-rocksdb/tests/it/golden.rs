@@ -26,6 +26,7 @@ use crate::{
     conformance::copy_files,
     damage::write_ahead_log,
     export::{in_json, log, write_all_forms},
+    verification::prove,
 };
 
 const FAULT: &str = "golden directories";
@@ -95,6 +96,7 @@ async fn reads_and_goes_on(dir: &Path, expected: &mut Value) {
     store.close().await.unwrap();
     let store = RocksStore::open(dir).unwrap();
     compare(&store, expected).await;
+    prove(&store).await;
     store.close().await.unwrap();
 }
 

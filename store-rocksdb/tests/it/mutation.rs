@@ -401,7 +401,9 @@ async fn judge(dir: &Path, pristine: &Path, journal: &Journal) -> Judged {
         }
     };
     let (verdict, message) = match compare(&store, journal).await {
-        Ok(Verdict::Harmless) if !is_clean(&store).await => (Verdict::Detected, "verify finds it".into()),
+        Ok(Verdict::Harmless | Verdict::Shortened) if !is_clean(&store).await => {
+            (Verdict::Detected, "verify finds it".into())
+        }
         Ok(verdict) => {
             let event = NewEvent::new(EventType::from_static("After"), ContentType::JSON, "{}");
             let appended = store.append(Append::to(stream(0), ExpectedVersion::Any, [event])).await;

@@ -180,6 +180,7 @@ async fn many_subscriptions() {
         "\n>{SUBSCRIPTIONS} subscriptions had {APPENDS} events after {:.1?}; the writer took {watched:.1?}, alone {alone:.1?}",
         started.elapsed()
     );
+    prove(&store).await;
 }
 
 #[test]
@@ -207,6 +208,7 @@ async fn few_files() {
         assert_eq!(count, OPENINGS * EVENTS);
     });
     join_all(readers).await;
+    prove(&store).await;
     let tables: usize = ["log", "index"].map(|database| tables(&dir.path().join(database))).iter().sum();
     println!("\n>{tables} tables, {FILES} files may be open");
     assert!(tables > FILES, "only {tables} tables");
