@@ -55,6 +55,14 @@ const ZOO: &[Hunt] = &[
         is_long: false,
     },
     Hunt {
+        fault: "disk full",
+        bug: "forget-rebuild",
+        test: "little_room::a_store_opens_with_whatever_room_there_is",
+        settings: &[],
+        says: "bytes of room",
+        is_long: false,
+    },
+    Hunt {
         fault: "disk slow",
         bug: "unbounded-queue",
         test: "slow_disk::a_slow_disk_makes_callers_wait_or_tells_them",
