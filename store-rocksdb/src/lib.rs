@@ -82,6 +82,7 @@ mod backup;
 mod rebuild;
 mod verify;
 
+mod ahead;
 mod append;
 mod bell;
 mod checkpoint;

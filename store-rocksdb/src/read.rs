@@ -203,11 +203,6 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn log_page(&self, read: &ReadLog) -> Result<Page<Position>, Fault> {
-        self.part_of_page(read, PAGE_BYTES_MAX)
-    }
-
-    /// A page of so many bytes at most.
-    pub(crate) fn part_of_page(&self, read: &ReadLog, bytes: usize) -> Result<Page<Position>, Fault> {
         read.filter.validate()?;
         let mut page = Page { events: Vec::new(), next: None };
         let (low, high) = match read.direction {
@@ -217,7 +212,7 @@ impl<'a> View<'a> {
         if low > high {
             return Ok(page);
         }
-        let mut room = Room { bytes, ..self.room(read.limit) };
+        let mut room = self.room(read.limit);
         let wanted = room.events.min((high.get() - low.get() + 1) as usize);
         let mut candidates = Postings::filter(*self, &read.filter, read.direction);
         let mut events = match candidates {
@@ -348,25 +343,6 @@ impl<'a> View<'a> {
         };
         Room { events: limit.min(most), bytes: PAGE_BYTES_MAX }
     }
-}
-
-/// The halves of the next page, where a read wants all events of a log up to this head and there is a whole page of them. As
-/// each position has its event, two threads can read them side by side.
-pub(crate) fn halves(read: &ReadLog, head: Position) -> Option<[ReadLog; 2]> {
-    const HALF: u64 = PAGE_EVENTS_MAX as u64 / 2;
-    let ReadLog { from, to, .. } = *read;
-    let (from, second, left) = match read.direction {
-        Direction::Forwards => {
-            let from = from.max(Position::FIRST);
-            (from, Position::new(from.get().saturating_add(HALF)), to.min(head).get().checked_sub(from.get())?)
-        }
-        Direction::Backwards => {
-            let from = from.min(head);
-            (from, Position::new(from.get().saturating_sub(HALF)), from.get().checked_sub(to.get())?)
-        }
-    };
-    let is_whole = read.filter.is_all() && left >= 2 * HALF && read.limit as u64 >= 2 * HALF;
-    is_whole.then(|| [from, second].map(|from| read.clone().from(from).limit(HALF as usize)))
 }
 
 /// A name that stands in the index.

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, PAGE_BYTES_MAX, Page, Position,
+    Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, PAGE_EVENTS_MAX, Page, Position,
     QueueRoom, ReadLog, ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
 use rocksdb::DB;
@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     OpenError, Options, Statistics,
+    ahead::{self, Ahead, Reader, Reading},
     append::{HandedOver, Inlet, Job, Keep, Preparation, Prepared, Sequencer, Verdict, WORTH_BEGINNING, prepare},
     bell::Bell,
     bugs,
@@ -34,7 +35,7 @@ use crate::{
     keeper::{Errand, Keeper},
     open::{self, Opened},
     queue::Queue,
-    read::{View, halves},
+    read::View,
     seen::Seen,
     statistics::{self, Counters},
 };
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) opened_at: Instant,
     /// Of those that read the disk at once.
     turns: Arc<Semaphore>,
+    pub(crate) ahead: Ahead,
 }
 
 /// The store from one opening to its end.
@@ -140,6 +142,7 @@ impl RocksStore {
             counters: Counters::default(),
             opened_at: Instant::now(),
             turns: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            ahead: Ahead::default(),
         });
         let threads = Mutex::new(Shared::begin(&shared, opened)?);
         Ok(Self::of(Arc::new(Handle { shared, threads, is_closed: AtomicBool::new(false) })))
@@ -350,6 +353,15 @@ impl Shared {
         }
     }
 
+    /// Begins to read a page, unless too many are being read.
+    fn read_ahead(self: &Arc<Self>, read: ReadLog) -> Option<Reading> {
+        let (turn, shared) = (Arc::clone(&self.turns).try_acquire_owned().ok()?, Arc::clone(self));
+        Some(task::spawn_blocking(move || {
+            let _turn = turn;
+            shared.view(|view| view.log_page(&read))
+        }))
+    }
+
     /// Keeps what stopped the store; the first cause is the one that is told.
     pub(crate) fn fail(&self, reason: String) {
         tracing::error!(store = %self.id, %reason, "stopped: nothing more is written until the store is opened again");
@@ -548,23 +560,36 @@ impl EventStore for RocksStore {
     #[tracing::instrument(level = "trace", name = "read", skip_all)]
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
         let shared = &self.handle.shared;
-        shared.counters.read();
-        if let Some(found) = shared.view_in_memory(|view| view.log_page(read)) {
-            return found;
-        }
-        let page = |read: ReadLog, bytes| self.read_disk(move |view| view.part_of_page(&read, bytes));
         let head = *self.published().borrow();
-        let Some([first, second]) = halves(read, head) else { return page(read.clone(), PAGE_BYTES_MAX).await };
-        let split = second.from;
-        let (found, rest) = futures::join!(page(first, PAGE_BYTES_MAX / 2), page(second, PAGE_BYTES_MAX / 2));
-        let mut found = found?;
-        // Unless the first one was full before.
-        if found.next == Some(split) {
-            let rest = rest?;
-            found.events.extend(rest.events);
-            found.next = rest.next;
+        if !ahead::is_whole(read, head) {
+            let read = read.clone();
+            return self.read(move |view| view.log_page(&read)).await;
         }
-        Ok(found)
+        shared.counters.read();
+        let mut reader = shared.ahead.take(read);
+        let read_ahead = match &mut reader {
+            Some(reader) => reader.page().await,
+            None => None,
+        };
+        let found = match read_ahead.or_else(|| shared.view_in_memory(|view| view.log_page(read))) {
+            Some(found) => found,
+            None => {
+                let read = read.clone();
+                self.read_disk(move |view| view.log_page(&read)).await
+            }
+        };
+        if let Ok(Page { events, next: Some(next) }) = &found {
+            let next = read.clone().from(*next).limit(read.limit - events.len());
+            let reader = match reader {
+                Some(mut reader) => {
+                    reader.read_ahead(&next, events.len() == PAGE_EVENTS_MAX, head, |read| shared.read_ahead(read));
+                    reader
+                }
+                None => Reader::new(&next),
+            };
+            shared.ahead.put(reader);
+        }
+        found
     }
 
     async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
