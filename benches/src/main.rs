@@ -40,7 +40,7 @@ use indelible_bench::{
 use logs::Logs;
 use report::Report;
 use server::Server;
-use what::{Company, Round, What};
+use what::{Company, Part, Round, What};
 
 #[derive(Parser)]
 #[command(
@@ -146,7 +146,7 @@ impl Bench {
         println!("each measurement {seconds:?} after {warm_up:?} of warm-up; {} rounds in turn\n", self.how.rounds);
         for &peer in self.how.subjects.iter().chain(self.kinds().1).filter(|kind| kind.is_peer()) {
             if self.how.peers.is_some() && !self.program(peer)?.exists() {
-                self.report.missing(peer);
+                self.report.missing(format!("{peer}: missing, it was not built"));
             }
         }
         self.measure(&what)?;
@@ -165,21 +165,26 @@ impl Bench {
 
     fn measure(&mut self, what: &What) -> Result<()> {
         let on_server = self.server.is_some();
-        for (part, sizes) in what.parts(on_server) {
+        for Part { what, sizes, ids } in what.parts(on_server) {
             let asked = &self.how.preload;
-            let sizes = if asked.is_empty() || part.needs_no_log() { sizes.to_vec() } else { asked.clone() };
-            self.rounds(&part.rounds(self.how.times, on_server), &sizes)?;
+            let sizes = if asked.is_empty() || what.needs_no_log() { sizes.to_vec() } else { asked.clone() };
+            let ids = ids.unwrap_or(self.how.ids);
+            let logs: Vec<_> = sizes.into_iter().map(|events| Log { events, ids }).collect();
+            self.rounds(&what.rounds(self.how.times, on_server), &logs)?;
         }
         Ok(())
     }
 
-    fn rounds(&mut self, rounds: &[Round], preloads: &[u64]) -> Result<()> {
+    fn rounds(&mut self, rounds: &[Round], logs: &[Log]) -> Result<()> {
         let is_alone = rounds.iter().all(|round| round.company == Company::Nobody);
         ensure!(is_alone || self.server.is_some(), "the embedded store is one process's: ./dev bench postgres …");
         for number in 1..=self.how.rounds {
-            for &events in preloads {
+            for &log in logs {
+                if self.how.peers.is_some() && self.how.subjects.is_empty() && log.events > PEERS_LOG_MAX {
+                    let peers = "peers: missing on logs of more than a million events, unless --subjects names them";
+                    self.report.missing(peers.into());
+                }
                 for round in rounds {
-                    let log = Log { events, ids: self.how.ids };
                     for subject in self.subjects(&round.work, log)? {
                         let place = Place::Directory(self.dir.clone());
                         let job = Job { subject, place, log, work: round.work.clone() };
@@ -209,8 +214,8 @@ impl Bench {
         }
     }
 
-    /// Those asked for, or all that can do it; and of the peers those that were built. Some peers would take hours to fill
-    /// a large log: they do so only where they are asked for.
+    /// Those asked for, or all that can do it; and of the peers those that were built. Peers that would take hours to fill
+    /// a large log do so only where they are asked for.
     fn subjects(&self, work: &Work, log: Log) -> Result<Vec<Kind>> {
         let has_peers = self.how.peers.is_some() && log.events <= PEERS_LOG_MAX;
         let mut subjects = match self.how.subjects.as_slice() {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
-use indelible_bench::{job::Measured, subject::Kind};
+use indelible_bench::{
+    job::{Ids, Measured},
+    subject::Kind,
+};
 
 use crate::plot::Rates;
 
@@ -27,7 +30,7 @@ type Rounds = BTreeMap<(Load, Kind), Vec<Measured>>;
 pub struct Report {
     /// By kind of workload, in the order they were measured in.
     workloads: Vec<(String, Rounds)>,
-    missing: BTreeSet<Kind>,
+    missing: BTreeSet<String>,
 }
 
 impl Report {
@@ -38,13 +41,17 @@ impl Report {
             self.workloads.len() - 1
         });
         let Measured { preload, events_per_append, callers, subject, .. } = measured;
-        let load = Load { variant: variant.into(), preload, events_per_append, callers };
+        let variant = match measured.ids {
+            Ids::V7 => variant.into(),
+            Ids::V4 => format!("{variant} v4 ids").trim_start().into(),
+        };
+        let load = Load { variant, preload, events_per_append, callers };
         self.workloads[index].1.entry((load, subject)).or_default().push(measured);
     }
 
-    /// A peer that was to be measured and could not be built.
-    pub fn missing(&mut self, peer: Kind) {
-        self.missing.insert(peer);
+    /// What was to be measured and is not, and why.
+    pub fn missing(&mut self, what: String) {
+        self.missing.insert(what);
     }
 
     /// The median rates of single-event appends to the smallest log.
@@ -169,7 +176,7 @@ impl fmt::Display for Report {
                 _ => {}
             }
         }
-        self.missing.iter().try_for_each(|peer| writeln!(f, "{peer}: missing, it was not built"))
+        self.missing.iter().try_for_each(|what| writeln!(f, "{what}"))
     }
 }
 
@@ -225,8 +232,6 @@ fn write_kept(
 
 #[cfg(test)]
 mod tests {
-    use indelible_bench::job::Ids;
-
     use super::*;
 
     fn measured(subject: Kind, preload: u64, events_per_s: f64) -> Measured {
@@ -262,7 +267,7 @@ mod tests {
             report.add(measured(Kind::IndelibleRocksdb, 0, store));
             report.add(measured(Kind::File, 0, file));
         }
-        report.missing(Kind::Umadb);
+        report.missing("umadb: missing".into());
         let text = report.to_string();
         let row = |subject: &str| text.lines().map(cells).find(|cells| cells.get(4) == Some(&subject)).expect("a row");
         let expected = [

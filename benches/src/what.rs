@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use indelible_bench::job::{self, Cache, Others, Stop, Times, Work, Write};
+use indelible_bench::job::{self, Cache, Ids, Others, Stop, Times, Work, Write};
 
 #[derive(Clone, Subcommand)]
 pub enum What {
@@ -65,6 +65,14 @@ pub struct Snapshot {
     age: Duration,
 }
 
+/// A kind of workload, and the logs that it is measured on.
+pub struct Part {
+    pub what: What,
+    pub sizes: &'static [u64],
+    /// Where it is not for the whole run to say.
+    pub ids: Option<Ids>,
+}
+
 /// What is measured at one time.
 pub struct Round {
     pub work: Work,
@@ -97,24 +105,29 @@ const MANY: u32 = 256;
 const LIVE_EVENTS_PER_S: u32 = 1_000;
 
 impl What {
-    /// What it consists of, and on which sizes of logs each is measured where nobody asks for others.
-    pub fn parts(&self, on_server: bool) -> Vec<(Self, &'static [u64])> {
+    /// What it consists of, and on which logs each is measured where nobody asks for others.
+    pub fn parts(&self, on_server: bool) -> Vec<Part> {
         const EMPTY: &[u64] = &[0];
         const LARGE: &[u64] = &[1_000_000, 20_000_000];
+        let part = |what, sizes| Part { what, sizes, ids: None };
         match self {
             Self::All(append) => {
                 let of_any_size = [Self::Append(append.clone()), Self::Load, Self::Read, Self::Tags];
-                let mut parts: Vec<_> = of_any_size.map(|part| (part, LARGE)).into();
+                let mut parts: Vec<_> = of_any_size.map(|what| part(what, LARGE)).into();
                 match on_server {
-                    false => parts.push((Self::Open, LARGE)),
+                    // Filling the log of the last tells what random ids take on the disk.
+                    false => parts
+                        .extend([part(Self::Open, LARGE), Part { what: Self::Tags, sizes: LARGE, ids: Some(Ids::V4) }]),
                     true => {
                         let snapshot = Self::Snapshot(Snapshot { age: Duration::from_secs(10) });
-                        parts.extend([Self::Processes, Self::Lone, snapshot].map(|part| (part, EMPTY)));
+                        parts.extend([Self::Processes, Self::Lone, snapshot].map(|what| part(what, EMPTY)));
                     }
                 }
                 parts
             }
-            Self::Projections => vec![(Self::Project, &LARGE[..1]), (Self::Lag, EMPTY), (Self::Rebuild, &LARGE[..1])],
+            Self::Projections => {
+                vec![part(Self::Project, &LARGE[..1]), part(Self::Lag, EMPTY), part(Self::Rebuild, &LARGE[..1])]
+            }
             Self::Append(_)
             | Self::Processes
             | Self::Lone
@@ -122,9 +135,9 @@ impl What {
             | Self::Lag
             | Self::Sagas
             | Self::Timers => {
-                vec![(self.clone(), EMPTY)]
+                vec![part(self.clone(), EMPTY)]
             }
-            _ => vec![(self.clone(), &LARGE[..1])],
+            _ => vec![part(self.clone(), &LARGE[..1])],
         }
     }
 
