@@ -204,7 +204,7 @@ impl RocksStore {
     /// block whole and the successor of the one before, each event readable and the next version of its stream; that it has
     /// what the anchor and all checkpoints saw of it; and that the index says of it all that is true and nothing else.
     ///
-    /// Everybody may go on reading and writing meanwhile. Takes one thread, the time to read the whole store, about 150 MiB
+    /// Everybody may go on reading and writing meanwhile. Takes one thread, the time to read the whole store, about 100 MiB
     /// of memory whatever its size, and while it runs the disk space of tables that RocksDB would have deleted. Dropping the
     /// future ends it.
     ///

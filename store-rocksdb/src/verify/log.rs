@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// The versions of so many streams are kept in mind and compared at once. Those of the others are right where the index
-/// says the same and has no holes, so that memory is bounded and nothing is missed.
-pub(super) const STREAMS_MAX: usize = 1 << 20;
+/// says the same and has no holes, so that memory is bounded and nothing is missed. A map of so many is full.
+pub(super) const STREAMS_MAX: usize = 7 << 16;
 
 /// Where a log ends, and how many streams begin up to where the index goes.
 pub(super) struct End {
