@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 /// How many readers are followed; of more, the latest. One that does not come back leaves its pages in memory, of a MiB of
 /// data each at most, until others take its place.
 const READERS_MAX: usize = 4;
-/// How many pages are read ahead of each.
-const PAGES_MAX: usize = 2;
+/// How many pages are read ahead of each. With two, threads wait for whoever takes the first.
+const PAGES_MAX: usize = 3;
 
 /// A page that is being read, or has been.
 pub(crate) type Reading = JoinHandle<Result<Page<Position>, StoreError>>;
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{Durability, RocksStore};
 
-    const HEAD: Position = Position::new(4_500);
+    const HEAD: Position = Position::new(5_500);
 
     /// Has the next pages read, and says where those begin that were not read already.
     fn begun(reader: &mut Reader, next: &ReadLog, was_full: bool) -> Vec<u64> {
@@ -137,17 +137,18 @@ mod tests {
     #[tokio::test]
     async fn each_page_is_read_once_and_those_at_the_end_not_ahead() {
         let reader = &mut Reader::new(&from(1_001));
-        assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001]);
+        assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001, 3_001]);
         assert!(reader.page().await.is_some());
-        assert_eq!(begun(reader, &from(2_001), true), [3_001]);
-        assert!(reader.page().await.is_some());
-        assert_eq!(begun(reader, &from(3_001), true), [0; 0]);
-        assert!(reader.page().await.is_some());
+        assert_eq!(begun(reader, &from(2_001), true), [4_001]);
+        for next in [3_001, 4_001, 5_001] {
+            assert!(reader.page().await.is_some());
+            assert_eq!(begun(reader, &from(next), true), [0; 0]);
+        }
         assert!(reader.page().await.is_none());
 
         let backwards = |position| ReadLog::all().backwards().from(position);
         let reader = &mut Reader::new(&backwards(Position::new(3_500)));
-        assert_eq!(begun(reader, &backwards(Position::new(3_500)), true), [3_500, 2_500]);
+        assert_eq!(begun(reader, &backwards(Position::new(3_500)), true), [3_500, 2_500, 1_500]);
         assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).limit(1_999), true), [1]);
         assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).to(Position::new(999)), true), [0; 0]);
     }
@@ -155,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn pages_that_are_full_of_bytes_are_read_one_ahead() {
         let reader = &mut Reader::new(&from(1_001));
-        assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001]);
+        assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001, 3_001]);
         assert!(reader.page().await.is_some());
         // It had room for 300 events.
         assert_eq!(begun(reader, &from(1_301), false), [1_301]);
@@ -204,7 +205,7 @@ mod tests {
             ahead.extend(store.shared().ahead.0.lock().unwrap().iter().map(|reader| reader.pages.len()));
         }
         // The first two are found in memory, and are shorter.
-        assert_eq!(ahead, [0, 1, 2, 2, 2]);
+        assert_eq!(ahead, [0, 1, 3, 3, 2]);
         store.close().await.unwrap();
         assert!(matches!(store.read_log(&read).await, Err(StoreError::Stopped { .. })));
     }
