@@ -68,12 +68,10 @@ impl Reader {
         Self { next: next.from, to: next.to, direction: next.direction, pages: VecDeque::new() }
     }
 
-    /// The page that was read for it. `None` where none was, or its runtime is gone.
-    pub(crate) async fn page(&mut self) -> Option<Result<Page<Position>, StoreError>> {
-        match self.pages.pop_front() {
-            Some((_, page)) => page.await.ok(),
-            None => None,
-        }
+    /// The page that was read for it. `None` where none was, or where that failed: what is wrong now is found by reading again.
+    pub(crate) async fn page(&mut self) -> Option<Page<Position>> {
+        let (_, page) = self.pages.pop_front()?;
+        page.await.ok()?.ok()
     }
 
     /// Has the next pages read. Where a page was full of events, and not of their bytes, those behind the next one are likely
@@ -151,6 +149,15 @@ mod tests {
         assert_eq!(begun(reader, &backwards(Position::new(3_500)), true), [3_500, 2_500, 1_500]);
         assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).limit(1_999), true), [1]);
         assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).to(Position::new(999)), true), [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_before_is_no_answer() {
+        let reader = &mut Reader::new(&from(1_001));
+        let failing = |_| Some(tokio::spawn(async { Err(StoreError::stopped("it is opened again")) }));
+        reader.read_ahead(&from(1_001), true, HEAD, failing);
+        assert_eq!(reader.pages.len(), PAGES_MAX);
+        assert!(reader.page().await.is_none());
     }
 
     #[tokio::test]

@@ -560,36 +560,36 @@ impl EventStore for RocksStore {
     #[tracing::instrument(level = "trace", name = "read", skip_all)]
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
         let shared = &self.handle.shared;
-        let head = *self.published().borrow();
-        if !ahead::is_whole(read, head) {
-            let read = read.clone();
-            return self.read(move |view| view.log_page(&read)).await;
-        }
-        shared.counters.read();
-        let mut reader = shared.ahead.take(read);
+        let head = shared.with_run(|run| *run.published.borrow()).unwrap_or(Position::START);
+        let is_whole = ahead::is_whole(read, head);
+        let mut reader = if is_whole { shared.ahead.take(read) } else { None };
         let read_ahead = match &mut reader {
             Some(reader) => reader.page().await,
             None => None,
         };
-        let found = match read_ahead.or_else(|| shared.view_in_memory(|view| view.log_page(read))) {
-            Some(found) => found,
+        let found = match read_ahead {
+            Some(found) => {
+                shared.counters.read();
+                found
+            }
             None => {
                 let read = read.clone();
-                self.read_disk(move |view| view.log_page(&read)).await
+                self.read(move |view| view.log_page(&read)).await?
             }
         };
-        if let Ok(Page { events, next: Some(next) }) = &found {
-            let next = read.clone().from(*next).limit(read.limit - events.len());
+        if is_whole && let Some(next) = found.next {
+            let next = read.clone().from(next).limit(read.limit - found.events.len());
             let reader = match reader {
                 Some(mut reader) => {
-                    reader.read_ahead(&next, events.len() == PAGE_EVENTS_MAX, head, |read| shared.read_ahead(read));
+                    let was_full = found.events.len() == PAGE_EVENTS_MAX;
+                    reader.read_ahead(&next, was_full, head, |read| shared.read_ahead(read));
                     reader
                 }
                 None => Reader::new(&next),
             };
             shared.ahead.put(reader);
         }
-        found
+        Ok(found)
     }
 
     async fn event(&self, id: EventId) -> Result<Option<RecordedEvent>, StoreError> {
