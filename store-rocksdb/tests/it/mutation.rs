@@ -32,7 +32,10 @@ use indelible_rocksdb::{Durability, RocksStore};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
 
-use crate::campaign::{number, seed};
+use crate::{
+    campaign::{number, seed},
+    verification::prove,
+};
 
 const FAULT: &str = "file damaged";
 /// Whether a store that does not open leaves its files as they are. RocksDB recovers before anything can be checked: it
@@ -401,10 +404,11 @@ async fn judge(dir: &Path, pristine: &Path, journal: &Journal) -> Judged {
         }
     };
     let (verdict, message) = match compare(&store, journal).await {
-        Ok(Verdict::Harmless | Verdict::Shortened) if !is_clean(&store).await => {
-            (Verdict::Detected, "verify finds it".into())
-        }
+        Ok(Verdict::Harmless) if !is_clean(&store).await => (Verdict::Detected, "verify finds it".into()),
         Ok(verdict) => {
+            if verdict == Verdict::Shortened {
+                prove(&store).await; // what is derived is as short
+            }
             let event = NewEvent::new(EventType::from_static("After"), ContentType::JSON, "{}");
             let appended = store.append(Append::to(stream(0), ExpectedVersion::Any, [event])).await;
             match appended {
