@@ -181,8 +181,10 @@ impl Bench {
         for number in 1..=self.how.rounds {
             for &log in logs {
                 if self.how.peers.is_some() && self.how.subjects.is_empty() && log.events > PEERS_LOG_MAX {
-                    let peers = "peers: missing on logs of more than a million events, unless --subjects names them";
-                    self.report.missing(peers.into());
+                    let what = format!(
+                        "peers: missing on logs of more than {PEERS_LOG_MAX} events, unless --subjects names them"
+                    );
+                    self.report.missing(what);
                 }
                 for round in rounds {
                     for subject in self.subjects(&round.work, log)? {
