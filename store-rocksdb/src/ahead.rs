@@ -68,9 +68,11 @@ impl Reader {
         Self { next: next.from, to: next.to, direction: next.direction, pages: VecDeque::new() }
     }
 
-    /// The page that was read for it. `None` where none was, or where that failed: what is wrong now is found by reading again.
-    pub(crate) async fn page(&mut self) -> Option<Page<Position>> {
-        let (_, page) = self.pages.pop_front()?;
+    /// The page that was read for it and begins here. `None` where none was, or where that failed: what is wrong now is found
+    /// by reading again.
+    pub(crate) async fn page(&mut self, from: Position) -> Option<Page<Position>> {
+        // Two that want different amounts, and were taken for one, have left pages behind a gap.
+        let (_, page) = self.pages.pop_front().filter(|(begins, _)| *begins == from)?;
         page.await.ok()?.ok()
     }
 
@@ -106,12 +108,14 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, sync::Arc};
 
     use futures::TryStreamExt;
     use indelible_core::{
         Append, ContentType, EventStore, EventStoreExt, EventType, ExpectedVersion, NewEvent, RecordedEvent,
     };
+
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
     use super::*;
     use crate::{Durability, RocksStore};
@@ -128,6 +132,12 @@ mod tests {
         begun.into_inner()
     }
 
+    /// How many pages are read ahead for each reader.
+    fn followed(store: &RocksStore) -> Vec<usize> {
+        let ahead = store.shared().with_run(|run| Arc::clone(&run.ahead)).unwrap();
+        ahead.0.lock().unwrap().iter().map(|reader| reader.pages.len()).collect()
+    }
+
     fn from(position: u64) -> ReadLog {
         ReadLog::all().from(Position::new(position))
     }
@@ -136,13 +146,13 @@ mod tests {
     async fn each_page_is_read_once_and_those_at_the_end_not_ahead() {
         let reader = &mut Reader::new(&from(1_001));
         assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001, 3_001]);
-        assert!(reader.page().await.is_some());
+        assert!(reader.page(Position::new(1_001)).await.is_some());
         assert_eq!(begun(reader, &from(2_001), true), [4_001]);
         for next in [3_001, 4_001, 5_001] {
-            assert!(reader.page().await.is_some());
+            assert!(reader.page(Position::new(next - 1_000)).await.is_some());
             assert_eq!(begun(reader, &from(next), true), [0; 0]);
         }
-        assert!(reader.page().await.is_none());
+        assert!(reader.page(Position::new(5_001)).await.is_none());
 
         let backwards = |position| ReadLog::all().backwards().from(position);
         let reader = &mut Reader::new(&backwards(Position::new(3_500)));
@@ -157,14 +167,14 @@ mod tests {
         let failing = |_| Some(tokio::spawn(async { Err(StoreError::stopped("it is opened again")) }));
         reader.read_ahead(&from(1_001), true, HEAD, failing);
         assert_eq!(reader.pages.len(), PAGES_MAX);
-        assert!(reader.page().await.is_none());
+        assert!(reader.page(Position::new(1_001)).await.is_none());
     }
 
     #[tokio::test]
     async fn pages_that_are_full_of_bytes_are_read_one_ahead() {
         let reader = &mut Reader::new(&from(1_001));
         assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001, 3_001]);
-        assert!(reader.page().await.is_some());
+        assert!(reader.page(Position::new(1_001)).await.is_some());
         // It had room for 300 events.
         assert_eq!(begun(reader, &from(1_301), false), [1_301]);
     }
@@ -195,7 +205,46 @@ mod tests {
         assert_eq!(positions(&whole), (1..=11_000).collect::<Vec<_>>());
         assert!(again == whole && more == whole[1..] && few == whole[..3_333] && part == whole[500..9_999]);
         assert!(backwards.iter().rev().eq(&whole));
-        assert!(store.shared().ahead.0.lock().unwrap().len() <= READERS_MAX);
+        assert!(followed(&store).len() <= READERS_MAX);
+    }
+
+    /// Who goes on where another has been may want less, or more.
+    #[tokio::test]
+    async fn readers_of_different_amounts_miss_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::options().durability(Durability::Buffered).open(dir.path()).unwrap();
+        for n in 0..14 {
+            let data = vec![b'0'; if n % 4 == 3 { 3_000 } else { 20 }];
+            let event = || NewEvent::new(EventType::from_static("Written"), ContentType::BINCODE, data.clone());
+            let events = (0..1_000).map(|_| event());
+            store.append(Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, events)).await.unwrap();
+        }
+        let mut random = StdRng::seed_from_u64(1);
+        let mut next = Position::FIRST;
+        for _ in 0..400 {
+            // Some read on from here for a while, of whom the last is followed.
+            for _ in 0..2 {
+                let limit = [1_000, 1_000, 1_300, 2_000, 4_100, usize::MAX].choose(&mut random).copied().unwrap();
+                let mut read = ReadLog::all().from(next).limit(limit);
+                for _ in 0..random.random_range(1..4) {
+                    let page = store.read_log(&read).await.unwrap();
+                    let positions: Vec<_> = page.events.iter().map(|event| event.position.get()).collect();
+                    let wanted: Vec<_> = (read.from.get()..).take(positions.len()).collect();
+                    assert_eq!(positions, wanted, "{read:?}");
+                    assert!(positions.len() <= read.limit);
+                    read.limit -= positions.len();
+                    match page.next {
+                        Some(from) => assert_eq!(from, read.from.plus(positions.len() as u64), "{read:?}"),
+                        None => assert_eq!(positions.last(), Some(&14_000), "{read:?}"),
+                    }
+                    next = page.next.unwrap_or(Position::FIRST);
+                    read.from = next;
+                    if read.limit == 0 || page.next.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     #[tokio::test]
@@ -209,7 +258,7 @@ mod tests {
         let mut ahead = Vec::new();
         for _ in 0..5 {
             read.from = store.read_log(&read).await.unwrap().next.unwrap();
-            ahead.extend(store.shared().ahead.0.lock().unwrap().iter().map(|reader| reader.pages.len()));
+            ahead.extend(followed(&store));
         }
         // The first two are found in memory, and are shorter.
         assert_eq!(ahead, [0, 1, 3, 3, 2]);

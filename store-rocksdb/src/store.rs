@@ -81,7 +81,6 @@ pub(crate) struct Shared {
     pub(crate) opened_at: Instant,
     /// Of those that read the disk at once.
     turns: Arc<Semaphore>,
-    pub(crate) ahead: Ahead,
 }
 
 /// The store from one opening to its end.
@@ -93,6 +92,8 @@ pub(crate) struct Run {
     queue: Arc<Queue<Job>>,
     published: watch::Receiver<Position>,
     pub(crate) bell: Bell,
+    /// Ends with it: a store that is opened again may have lost what was read ahead.
+    pub(crate) ahead: Arc<Ahead>,
 }
 
 impl Run {
@@ -142,7 +143,6 @@ impl RocksStore {
             counters: Counters::default(),
             opened_at: Instant::now(),
             turns: Arc::new(Semaphore::new(DISK_READS_MAX)),
-            ahead: Ahead::default(),
         });
         let threads = Mutex::new(Shared::begin(&shared, opened)?);
         Ok(Self::of(Arc::new(Handle { shared, threads, is_closed: AtomicBool::new(false) })))
@@ -301,6 +301,7 @@ impl Shared {
             queue,
             published,
             bell: Bell::new(),
+            ahead: Arc::default(),
         };
         shared.counters.anchored(anchored.position);
         if anchored != last {
@@ -557,14 +558,14 @@ impl EventStore for RocksStore {
         self.read(move |view| view.stream_page(&read)).await
     }
 
-    #[tracing::instrument(level = "trace", name = "read", skip_all)]
+    #[tracing::instrument(level = "trace", skip_all)]
     async fn read_log(&self, read: &ReadLog) -> Result<Page<Position>, StoreError> {
         let shared = &self.handle.shared;
-        let head = shared.with_run(|run| *run.published.borrow()).unwrap_or(Position::START);
+        let (head, ahead) = shared.with_run(|run| (*run.published.borrow(), Arc::clone(&run.ahead)))?;
         let is_whole = ahead::is_whole(read, head);
-        let mut reader = if is_whole { shared.ahead.take(read) } else { None };
+        let mut reader = if is_whole { ahead.take(read) } else { None };
         let read_ahead = match &mut reader {
-            Some(reader) => reader.page().await,
+            Some(reader) => reader.page(read.from).await,
             None => None,
         };
         let found = match read_ahead {
@@ -578,7 +579,9 @@ impl EventStore for RocksStore {
             }
         };
         if is_whole && let Some(next) = found.next {
-            let next = read.clone().from(next).limit(read.limit - found.events.len());
+            // Who wanted no more than this page and comes for the next reads page by page.
+            let limit = if read.limit == found.events.len() { usize::MAX } else { read.limit - found.events.len() };
+            let next = read.clone().from(next).limit(limit);
             let reader = match reader {
                 Some(mut reader) => {
                     let was_full = found.events.len() == PAGE_EVENTS_MAX;
@@ -587,7 +590,7 @@ impl EventStore for RocksStore {
                 }
                 None => Reader::new(&next),
             };
-            shared.ahead.put(reader);
+            ahead.put(reader);
         }
         Ok(found)
     }
