@@ -174,12 +174,17 @@ impl Backups {
         Self { dir: dir.as_ref().into() }
     }
 
-    /// All whole ones, the oldest first.
+    /// All whole ones, the oldest first. One whose manifest is damaged is passed over with a warning, so that it hides none
+    /// of the others; [`verify`](Self::verify) says what is wrong with it.
     ///
     /// # Errors
-    /// [`BackupError::Corrupted`] where a manifest is damaged, [`BackupError::Open`] where it is of a newer version.
+    /// [`BackupError::Open`] where a manifest is of a newer version.
     pub fn list(&self) -> Result<Vec<Backup>, BackupError> {
-        self.ids()?.into_iter().map(|id| Ok(Backup::of(id, &self.manifest(id)?))).collect()
+        let mut whole = Vec::new();
+        for id in self.ids()? {
+            whole.extend(self.whole(id)?.map(|manifest| Backup::of(id, &manifest)));
+        }
+        Ok(whole)
     }
 
     /// Reads all of a backup, compares its files with their checksums, and what they hold as [`RocksStore::verify`] does.
@@ -197,13 +202,19 @@ impl Backups {
         whole(verify::copy(&dir, &mut Watch::new(&stop, &mut |_| {}))?)
     }
 
-    /// Deletes all but the newest so many.
+    /// Deletes all that are older than the newest so many whole ones. One whose manifest is damaged is not counted as one of
+    /// those.
     ///
     /// # Errors
-    /// [`BackupError::Open`] where a backup is being made, [`BackupError::Io`] where a file can't be deleted.
+    /// [`BackupError::Open`] where a backup is being made, or a manifest is of a newer version; [`BackupError::Io`] where a
+    /// file can't be deleted.
     pub fn keep(&self, newest: usize) -> Result<(), BackupError> {
-        let ids = self.ids()?;
-        ids.iter().take(ids.len().saturating_sub(newest)).try_for_each(|id| self.delete(*id))
+        let whole = self.list()?;
+        let oldest = match newest {
+            0 => u64::MAX,
+            _ => whole.iter().nth_back(newest - 1).map_or(0, |kept| kept.id),
+        };
+        self.ids()?.into_iter().filter(|id| *id < oldest).try_for_each(|id| self.delete(id))
     }
 
     /// Deletes one. Others keep what they share with it.
@@ -287,15 +298,22 @@ impl Backups {
     /// The newest of them whose manifest is whole: one that is damaged must not keep others from being made.
     fn newest_whole(&self, ids: &[u64]) -> Result<Option<(u64, Manifest)>, BackupError> {
         for id in ids.iter().rev() {
-            match self.manifest(*id) {
-                Ok(manifest) => return Ok(Some((*id, manifest))),
-                Err(BackupError::Corrupted { path, what }) => {
-                    tracing::warn!(path = %path.display(), what, "a backup with a damaged manifest is passed over");
-                }
-                Err(error) => return Err(error),
+            if let Some(manifest) = self.whole(*id)? {
+                return Ok(Some((*id, manifest)));
             }
         }
         Ok(None)
+    }
+
+    /// A manifest, unless it is damaged.
+    fn whole(&self, id: u64) -> Result<Option<Manifest>, BackupError> {
+        match self.manifest(id) {
+            Err(BackupError::Corrupted { path, what }) => {
+                tracing::warn!(path = %path.display(), what, "a backup with a damaged manifest is passed over");
+                Ok(None)
+            }
+            manifest => manifest.map(Some),
+        }
     }
 
     fn manifest(&self, id: u64) -> Result<Manifest, BackupError> {

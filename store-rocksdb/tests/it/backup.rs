@@ -384,16 +384,30 @@ async fn what_is_no_backup_is_left_alone() {
     let manifest = elsewhere.path().join("000001/manifest");
     let whole = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, &whole[1..]).unwrap();
-    let damaged = backups.list().unwrap_err();
+    let damaged = backups.verify(1).unwrap_err();
     assert!(matches!(damaged, BackupError::Corrupted { .. }), "{damaged:?}");
-    assert_eq!(store.backup(elsewhere.path()).await.unwrap().id, 2, "it keeps no other from being made");
-    backups.delete(2).unwrap();
+    let second = store.backup(elsewhere.path()).await.unwrap();
+    assert_eq!(second.id, 2, "it keeps no other from being made");
+    assert_eq!(backups.list().unwrap(), std::slice::from_ref(&second));
 
     let text = whole.replace("indelible backup 1", "indelible backup 2");
     let (lines, _) = text.rsplit_once("checksum").unwrap();
     fs::write(&manifest, format!("{lines}checksum {:08x}\n", crc32c::crc32c(lines.as_bytes()))).unwrap();
-    let newer = backups.list().unwrap_err();
-    assert!(matches!(newer, BackupError::Open(OpenError::NewerFormat { found: 2, supported: 1, .. })), "{newer:?}");
+    for newer in [backups.list().unwrap_err(), backups.keep(0).unwrap_err()] {
+        assert!(matches!(newer, BackupError::Open(OpenError::NewerFormat { found: 2, supported: 1, .. })), "{newer:?}");
+    }
+
+    let ids = || [1, 2, 3].map(|id| elsewhere.path().join(format!("{id:06}")).exists());
+    fs::write(&manifest, "").unwrap();
+    assert_eq!(store.backup(elsewhere.path()).await.unwrap().id, 3);
+    fs::write(elsewhere.path().join("000003/manifest"), "").unwrap();
+    backups.keep(2).unwrap();
+    assert_eq!(ids(), [true; 3], "there is one whole one");
+    backups.keep(1).unwrap();
+    assert_eq!(ids(), [false, true, true], "of whole ones, the newest");
+    assert_eq!(backups.list().unwrap(), [second]);
+    backups.keep(0).unwrap();
+    assert_eq!(ids(), [false; 3]);
 }
 
 /// One that copies the log first is found out: the index or the anchor has gone on since.
