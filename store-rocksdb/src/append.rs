@@ -18,7 +18,7 @@ use std::{
 use indelible_core::{LogTime, Position, StoreError, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use crate::{engine::Tier, keeper::Errand, queue::Queue, read::View, store::Shared};
+use crate::{desk::Desk, engine::Tier, keeper::Errand, queue::Queue, read::View, store::Shared};
 
 mod group;
 mod handed_over;
@@ -26,10 +26,10 @@ mod prepare;
 mod write;
 
 pub(crate) use group::Verdict;
-use group::{Group, Scratch};
+use group::{Closed, Group, Scratch};
 pub(crate) use handed_over::HandedOver;
 pub(crate) use prepare::{Preparation, Prepared, prepare};
-use write::{Desk, Writer};
+use write::Writer;
 
 /// A segment of the tail that takes so many bytes is full.
 pub(crate) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -91,7 +91,7 @@ impl Sequencer {
         let run = shared.run.read().unwrap_or_else(PoisonError::into_inner);
         let Some(run) = run.as_ref() else { return };
         let writer = Writer { shared: &shared, run, publish, keeper };
-        let desk = Desk::new(queue);
+        let desk = Desk::new(Arc::clone(&inlet.0));
         let mut jobs = VecDeque::new();
         thread::scope(|scope| {
             let begun =
@@ -123,7 +123,7 @@ impl Sequencer {
 /// What the sequencer's thread has at hand.
 struct Order<'a> {
     writer: &'a Writer<'a>,
-    desk: &'a Desk<'a>,
+    desk: &'a Desk<Job, Closed>,
     queue: &'a Queue<Job>,
     /// What was taken from there, and is in no group yet.
     jobs: &'a mut VecDeque<Job>,

@@ -1,5 +1,5 @@
 //! The hand-over of the log's end between the sequencer, the keeper and readers, under a scheduler that explores: the code
-//! of `queue`, `tail`, `seen` and `bell` once more, with [`shuttle`]'s primitives.
+//! of `queue`, `desk`, `tail`, `seen` and `bell` once more, with [`shuttle`]'s primitives.
 //!
 //! Around it are a log and an index that do each thing at once, as RocksDB is taken to; the sequencer's and the keeper's
 //! loops are told here in the order of their calls. What must hold: whoever looks finds all that is published, in the log,
@@ -48,6 +48,8 @@ mod sync {
 
 #[path = "bell.rs"]
 mod bell;
+#[path = "desk.rs"]
+mod desk;
 #[path = "queue.rs"]
 mod queue;
 #[path = "seen.rs"]
@@ -57,6 +59,7 @@ mod seen;
 mod tail;
 
 use bell::Bell;
+use desk::Desk;
 use queue::Queue;
 use seen::Seen;
 use sync::{AtomicBool, Mutex};
@@ -190,16 +193,15 @@ fn explored(events: u64, readers: usize, fails_after: usize) {
 /// What none of them takes, or all wait for, is found out.
 fn queued(callers: usize, jobs_each: usize) {
     let queue = Arc::new(Queue::new(2));
-    let (groups, written) = channel::<usize>();
+    let desk = Arc::new(Desk::new(Arc::clone(&queue)));
     let writer = {
-        let queue = Arc::clone(&queue);
+        let desk = Arc::clone(&desk);
         thread::spawn(move || {
-            let mut count = 0;
-            while let Ok(group) = written.recv() {
-                count += group;
-                queue.set_busy(false);
-            }
-            count
+            let count = AtomicUsize::new(0);
+            desk.serve(|group| {
+                count.fetch_add(group, Relaxed);
+            });
+            count.into_inner()
         })
     };
     let sequencer = {
@@ -220,10 +222,10 @@ fn queued(callers: usize, jobs_each: usize) {
                     }
                     queue.more(&mut jobs);
                 }
-                queue.set_busy(true);
-                groups.send(group).expect("a writer");
+                desk.put(group);
             }
             queue.wait_for_turn();
+            desk.close();
             assert!(queue.close().is_empty(), "left behind");
             assert!(queue.put(None).is_err(), "taken when nobody takes any more");
         })

@@ -3,7 +3,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::Sender},
+    sync::{Arc, mpsc::Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use super::{Job, group::Closed};
 use crate::{
     Durability, bugs,
+    desk::Desk,
     engine::write_options,
     keeper::Errand,
-    queue::Queue,
     store::{Run, Shared},
     tail::Segment,
 };
@@ -29,65 +29,15 @@ pub(super) struct Writer<'a> {
     pub(super) keeper: Sender<Errand>,
 }
 
-/// Where the writer's thread takes its groups from, one at a time.
-pub(super) struct Desk<'a> {
-    state: Mutex<State>,
-    /// Wakes the writer.
-    came: Condvar,
-    /// Learns when the desk is free.
-    queue: &'a Queue<Job>,
-}
-
-#[derive(Default)]
-struct State {
-    group: Option<Closed>,
-    is_closed: bool,
-}
-
-impl<'a> Desk<'a> {
-    pub(super) fn new(queue: &'a Queue<Job>) -> Self {
-        Self { state: Mutex::default(), came: Condvar::new(), queue }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives the writer a group; the one before is answered.
-    pub(super) fn put(&self, group: Closed) {
-        self.queue.set_busy(true);
-        self.state().group = Some(group);
-        self.came.notify_one();
-    }
-
-    /// The next group; `None` when there will be no more.
-    fn take(&self) -> Option<Closed> {
-        let mut state = self.state();
-        loop {
-            match state.group.take() {
-                Some(group) => return Some(group),
-                None if state.is_closed => return None,
-                None => state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-
-    pub(super) fn close(&self) {
-        self.state().is_closed = true;
-        self.came.notify_one();
-    }
-}
-
 impl Writer<'_> {
     /// Writes what is put on the desk until that is closed.
-    pub(super) fn serve(&self, desk: &Desk<'_>) {
-        while let Some(group) = desk.take() {
+    pub(super) fn serve(&self, desk: &Desk<Job, Closed>) {
+        desk.serve(|group| {
             if catch_unwind(AssertUnwindSafe(|| self.commit(group))).is_err() {
                 self.shared.fail("its writer panicked".into());
                 self.run.wake_sequencer();
             }
-            desk.queue.set_busy(false);
-        }
+        });
     }
 
     /// Writes a group, publishes it, answers it, in this order. One that comes behind a failure is refused.
