@@ -165,10 +165,10 @@ impl<'a> Watch<'a> {
         Self { stop, progress, ticks: 0 }
     }
 
-    /// Once a step; tells every thousandth.
+    /// Once a step; tells every thousandth, and that the last is done.
     fn tick(&mut self, step: Step, done: u64, total: u64) -> Result<(), StoreError> {
         self.ticks += 1;
-        if self.ticks.is_multiple_of(1024) {
+        if self.ticks.is_multiple_of(1024) || done == total {
             (self.progress)(Progress { step, done, total: total.max(done) });
             self.go_on()?;
         }

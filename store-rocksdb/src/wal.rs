@@ -57,16 +57,17 @@ impl Cuts {
 /// Cuts a torn group off. Where appends did not wait for the disk (`is_buffered`), later groups prove nothing: all from the
 /// damage on is cut off.
 pub(crate) fn mend(log_dir: &Path, torn_dir: &Path, is_buffered: bool) -> io::Result<Result<Cuts, Rot>> {
-    let mut torn: Option<(PathBuf, Vec<u8>, Damage)> = None;
+    let files = files(log_dir)?;
+    let mut torn: Option<(usize, Vec<u8>, Damage)> = None;
     // What the groups before the damage end with.
     let mut sequence = 0;
-    for file in files(log_dir)? {
-        let bytes = fs::read(&file)?;
+    for (index, file) in files.iter().enumerate() {
+        let bytes = fs::read(file)?;
         if let Some((before, _, damage)) = &torn
             && !is_buffered
             && has_group(&bytes, 0, sequence)
         {
-            return Ok(Err(Rot { file: before.clone(), at: damage.found }));
+            return Ok(Err(Rot { file: files[*before].clone(), at: damage.found }));
         }
         let (last, damage) = walk(&bytes);
         if torn.is_none() {
@@ -74,20 +75,20 @@ pub(crate) fn mend(log_dir: &Path, torn_dir: &Path, is_buffered: bool) -> io::Re
         }
         let Some(damage) = damage else { continue };
         if !is_buffered && has_group(&bytes, damage.found + 1, sequence) {
-            return Ok(Err(Rot { file, at: damage.found }));
+            return Ok(Err(Rot { file: file.clone(), at: damage.found }));
         }
         // Of several, all but the first are behind it.
-        torn.get_or_insert((file, bytes, damage));
+        torn.get_or_insert((index, bytes, damage));
     }
     let mut cuts = Cuts::default();
-    let Some((file, bytes, damage)) = torn else { return Ok(Ok(cuts)) };
-    for later in files(log_dir)?.into_iter().filter(|later| *later > file) {
-        let bytes = fs::read(&later)?;
-        cut(&later, &bytes, 0, torn_dir)?;
-        cuts.0.push((later, 0, bytes));
+    let Some((index, bytes, damage)) = torn else { return Ok(Ok(cuts)) };
+    for later in &files[index + 1..] {
+        let bytes = fs::read(later)?;
+        cut(later, &bytes, 0, torn_dir)?;
+        cuts.0.push((later.clone(), 0, bytes));
     }
-    cut(&file, &bytes, damage.record, torn_dir)?;
-    cuts.0.push((file, damage.record, bytes[damage.record..].to_vec()));
+    cut(&files[index], &bytes, damage.record, torn_dir)?;
+    cuts.0.push((files[index].clone(), damage.record, bytes[damage.record..].to_vec()));
     Ok(Ok(cuts))
 }
 
