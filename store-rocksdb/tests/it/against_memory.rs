@@ -1,5 +1,5 @@
 //! The memory store is the reference: the same calls in the same order get the same answers, over any number of
-//! openings; hostile input too, within a limit of memory.
+//! openings; hostile input too, within a limit of memory. The fault is any call that a program can make, in any order.
 //!
 //! A sequence that is answered otherwise is made shorter for as long as it is. What the store collects before it indexes it
 //! is small in most, so that short ones cross that too. `INDELIBLE_MEMORY_SEQUENCES` says how many sequences (24),

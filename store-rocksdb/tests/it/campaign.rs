@@ -193,7 +193,7 @@ fn write(
         thread::sleep(Duration::from_micros(random.random_range(0..60_000)));
         strike_at = Some(Instant::now());
     }
-    let mut has_struck = false;
+    let (mut has_struck, mut last) = (false, String::new());
     loop {
         if !has_struck && strike_at.is_some_and(|at| Instant::now() >= at) {
             if journal.errors.len() > errors {
@@ -215,12 +215,13 @@ fn write(
             let least = if moment == Moment::Lingering { LINGER } else { Duration::ZERO };
             strike_at = Some(Instant::now() + least + Duration::from_micros(random.random_range(0..10_000)));
         }
+        last = line;
     }
-    match moment {
+    match last.as_str() {
+        "opening" => tally.openings += 1,
+        "closing" => tally.closings += 1,
         _ if journal.unknown().iter().any(|name| name.cycle == cycle) => tally.in_flight += 1,
-        Moment::Opening => tally.openings += 1,
-        Moment::Closing => tally.closings += 1,
-        Moment::Writing | Moment::Lingering => {}
+        _ => {}
     }
     if !has_struck {
         let last = journal.errors.last().cloned();

@@ -74,6 +74,7 @@ fn child() {
 /// Opens the store, writes, closes it, and says how that went.
 async fn write(work: &Work, dir: &Path, say: Say) {
     let durability = if work.weakly { Durability::Buffered } else { Durability::Synced };
+    say("opening");
     let store = match options().durability(durability).open(dir) {
         Ok(store) => store,
         Err(error) => return say(&format!("unopened {error:?}").replace('\n', " ")),

@@ -1,5 +1,6 @@
-//! Whatever the store decodes, on random input; the fuzz target `store` does the same. `INDELIBLE_DECODED` says how many
-//! inputs each decoder gets (2,000), `INDELIBLE_SEED` from which numbers.
+//! Whatever the store decodes, on random input: the fault is bytes that nobody wrote, of which must come a value or an error,
+//! and no panic. The fuzz target `store` does the same. `INDELIBLE_DECODED` says how many inputs each decoder gets (2,000),
+//! `INDELIBLE_SEED` from which numbers.
 //!
 //! Purely random bytes are decoded by few, so most inputs are made of what the formats are made of: small numbers, names
 //! with their lengths, ids, zeros, texts of the store's own.

@@ -1,4 +1,5 @@
-//! More than a store is made for: its memory stays bounded, it says when it is full, and it goes on afterwards.
+//! More than a store is made for: its memory stays bounded, it says when it is full, and it goes on afterwards. The fault is
+//! an application that has too much of one thing: streams, callers, subscriptions, tables.
 //!
 //! Each test runs in a process of its own, which tells how much memory it had at its highest. `INDELIBLE_STREAMS` says
 //! how many streams the first one writes.

@@ -1,12 +1,24 @@
-//! What a store says of itself: how many streams there are, and that it has stopped.
+//! What a store says of itself: how many streams there are, and that it has stopped; what it tells monitors and traces.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread::{self, ThreadId},
+    time::Duration,
+};
 
 use indelible_core::{
-    Append, AppendOutcome, ContentType, Delivery, EventStore, EventType, ExpectedVersion, Filter, NewEvent, StartFrom,
-    StoreError, Subscription,
+    Append, AppendOutcome, ContentType, Delivery, EventStore, EventType, ExpectedVersion, Filter, NewEvent, ReadLog,
+    StartFrom, StoreError, Subscription,
 };
 use indelible_rocksdb::RocksStore;
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use tracing::{Subscriber, span, subscriber::Interest};
 
 use crate::conformance::copy_files;
 
@@ -82,4 +94,104 @@ async fn a_store_that_stopped_itself_says_so() {
     assert!(matches!(subscription.next().await, Ok(Delivery::Event(_) | Delivery::CaughtUp(_))));
     store.close().await.unwrap();
     assert!(store.statistics().is_stopped);
+}
+
+/// All that is told under a name: a counter's sum, a gauge's bits, how often a histogram was told something.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<BTreeMap<String, Arc<Number>>>>);
+#[derive(Default)]
+struct Number(Arc<AtomicU64>);
+impl HistogramFn for Number {
+    fn record(&self, _: f64) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+impl Told {
+    fn number(&self, key: &Key) -> Arc<Number> {
+        Arc::clone(self.0.lock().unwrap().entry(key.name().into()).or_default())
+    }
+    fn now(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap().iter().map(|(name, number)| (name.clone(), number.0.load(SeqCst))).collect()
+    }
+}
+impl Recorder for Told {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::clone(&self.number(key).0))
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::clone(&self.number(key).0))
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.number(key))
+    }
+}
+
+/// The names of the spans of one thread. It is everybody's subscriber: one that is a thread's alone may find spans turned off
+/// by threads that have none.
+struct Spans(ThreadId, Arc<Mutex<BTreeSet<&'static str>>>);
+impl Subscriber for Spans {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_span() && thread::current().id() == self.0
+    }
+    fn register_callsite(&self, _: &'static tracing::Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        self.1.lock().unwrap().insert(span.metadata().name());
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Other tests' stores tell the same recorder: it has at least what this one did.
+#[tokio::test]
+async fn monitors_and_traces_are_told() {
+    let (told, spans) = (Told::default(), Arc::default());
+    metrics::set_global_recorder(told.clone()).unwrap();
+    tracing::subscriber::set_global_default(Spans(thread::current().id(), Arc::clone(&spans))).unwrap();
+    tracing::callsite::rebuild_interest_cache();
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    write(&store, 0..5).await;
+    store.head().await.unwrap();
+    store.read_log(&ReadLog::all()).await.unwrap();
+    // The keeper's gauges are set once a second.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let (now, statistics) = (told.now(), store.statistics());
+    let is_told = |name: &str, least: u64| {
+        let found = now.get(&format!("indelible_rocksdb_{name}"));
+        assert!(found.is_some_and(|found| *found >= least), "{name}: {found:?} of {least}");
+    };
+    assert_eq!((statistics.appends, statistics.events, statistics.head), (5, 10, 10));
+    is_told("appends_total", statistics.appends);
+    is_told("events_total", statistics.events);
+    is_told("reads_total", 2);
+    is_told("group_events", statistics.groups);
+    is_told("sync_seconds", statistics.syncs);
+    is_told("index_seconds", 1);
+    for gauge in [
+        "appends_under_way",
+        "queue_bytes",
+        "head",
+        "streams",
+        "index_lag_events",
+        "anchor_lag_events",
+        "log_bytes",
+        "index_bytes",
+        "buffered_bytes",
+        "compaction_pending_bytes",
+        "write_stopped",
+        "stopped",
+    ] {
+        is_told(gauge, 0);
+    }
+    assert_eq!(*spans.lock().unwrap(), BTreeSet::from(["append", "read", "read_log"]));
+    store.close().await.unwrap();
 }

@@ -1,4 +1,7 @@
 //! Syncs, counted from outside: SIGKILL cannot show that the disk was asked, the system calls of the process can.
+//!
+//! The fault is an acknowledgement without a sync: before each of a lone caller's there must have been one since the last. Of
+//! many callers it is counted how many share one.
 
 use std::{collections::HashSet, fs, path::Path};
 

@@ -92,7 +92,7 @@ impl Journal {
                 self.answers += 1;
                 self.answer(line, words[0], words[1].parse().unwrap(), words.get(2), trusted);
             }
-            "open" | "closing" | "closed" => {}
+            "opening" | "open" | "closing" | "closed" => {}
             "unopened" | "unread" | "unclosed" => self.errors.push(line.to_owned()),
             _ => self.wrong.push(format!("it said {line}")),
         }
