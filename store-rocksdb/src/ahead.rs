@@ -34,13 +34,14 @@ pub(crate) struct Reader {
     pages: VecDeque<(Position, Reading)>,
 }
 
-/// Whether a read wants all events of a log that ends here, and there is a whole page of them.
+/// Whether a read wants all events of a log that ends here, and there is more of them than a page: what is read ahead has a
+/// next page then, also where the log goes on meanwhile.
 pub(crate) fn is_whole(read: &ReadLog, head: Position) -> bool {
     let (low, high) = match read.direction {
         Direction::Forwards => (read.from.max(Position::FIRST), read.to.min(head)),
         Direction::Backwards => (read.to.max(Position::FIRST), read.from.min(head)),
     };
-    read.filter.is_all() && read.limit >= PAGE_EVENTS_MAX && low.plus(PAGE_EVENTS_MAX as u64 - 1) <= high
+    read.filter.is_all() && read.limit >= PAGE_EVENTS_MAX && low.plus(PAGE_EVENTS_MAX as u64) <= high
 }
 
 impl Ahead {
@@ -49,7 +50,7 @@ impl Ahead {
         let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on =
             |reader: &Reader| (reader.next, reader.to, reader.direction) == (read.from, read.to, read.direction);
-        let index = readers.iter().position(goes_on)?;
+        let index = readers.iter().rposition(goes_on)?;
         readers.remove(index)
     }
 
@@ -158,7 +159,10 @@ mod tests {
         let reader = &mut Reader::new(&backwards(Position::new(3_500)));
         assert_eq!(begun(reader, &backwards(Position::new(3_500)), true), [3_500, 2_500, 1_500]);
         assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).limit(1_999), true), [1]);
-        assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).to(Position::new(999)), true), [0; 0]);
+        assert_eq!(begun(&mut Reader::new(&from(1)), &from(1).to(Position::new(1_000)), true), [0; 0]);
+        // One that ends where the log does has no next now, and would have none when the log has gone on.
+        assert_eq!(begun(&mut Reader::new(&from(3_501)), &from(3_501), true), [3_501]);
+        assert_eq!(begun(&mut Reader::new(&from(3_500)), &from(3_500), true), [3_500, 4_500]);
     }
 
     #[tokio::test]

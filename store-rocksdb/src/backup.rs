@@ -178,7 +178,7 @@ impl Backups {
     /// of the others; [`verify`](Self::verify) says what is wrong with it.
     ///
     /// # Errors
-    /// [`BackupError::Open`] where a manifest is of a newer version.
+    /// [`BackupError::Open`] where a manifest is of a newer version, [`BackupError::Io`] where one can't be read.
     pub fn list(&self) -> Result<Vec<Backup>, BackupError> {
         let mut whole = Vec::new();
         for id in self.ids()? {
@@ -207,7 +207,7 @@ impl Backups {
     ///
     /// # Errors
     /// [`BackupError::Open`] where a backup is being made, or a manifest is of a newer version; [`BackupError::Io`] where a
-    /// file can't be deleted.
+    /// file can't be read or deleted.
     pub fn keep(&self, newest: usize) -> Result<(), BackupError> {
         let whole = self.list()?;
         let oldest = match newest {
@@ -318,12 +318,17 @@ impl Backups {
 
     fn manifest(&self, id: u64) -> Result<Manifest, BackupError> {
         let path = self.path(id).join(manifest::NAME);
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path(id).exists() => {
-                return Err(BackupError::Missing { path: self.dir.clone(), id });
+        let damaged = |what: &str| BackupError::Corrupted { path: path.clone(), what: what.into() };
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(match self.path(id).exists() {
+                    false => BackupError::Missing { path: self.dir.clone(), id },
+                    true => damaged("it is missing"),
+                });
             }
-            text => text.map_err(failed("read", &path))?,
+            bytes => bytes.map_err(failed("read", &path))?,
         };
+        let text = String::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
         Manifest::decode(&text).map_err(|damage| match damage {
             Damage::Newer { found, supported } => {
                 let (found, supported) = (found.into(), supported.into());

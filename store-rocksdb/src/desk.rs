@@ -31,7 +31,8 @@ impl<J, G> Desk<J, G> {
     /// Gives the writer a group; the one before is answered.
     pub(crate) fn put(&self, group: G) {
         self.queue.set_busy(true);
-        self.state().group = Some(group);
+        let before = self.state().group.replace(group);
+        debug_assert!(before.is_none(), "the writer has another");
         self.came.notify_one();
     }
 

@@ -25,8 +25,9 @@
 //!
 //! In the directory, `log` is the truth, `index` is derived from it, and the file `anchor` says how far the log certainly
 //! goes. The last commit group of a machine that lost its power is cut off where it is torn, and kept in `torn`; any other
-//! damage to the truth is refused, with the positions, and nothing of it is repaired or deleted. An index that is found
-//! damaged when the store is opened is made anew. [`FORMAT.md`](https://github.com/indelible-rs/indelible/blob/main/store-rocksdb/FORMAT.md)
+//! damage to the truth is refused, with the positions, and nothing of it is repaired or deleted. (Where appends don't wait for
+//! the disk, all beyond the anchor is cut off from the first damage on.) An index that is found damaged when the store is
+//! opened is made anew. [`FORMAT.md`](https://github.com/indelible-rs/indelible/blob/main/store-rocksdb/FORMAT.md)
 //! has every byte.
 //!
 //! # Operations

@@ -39,7 +39,7 @@ use crate::store::{Run, Shared};
 /// `index_seconds`; and the gauges, set about once a second while events come in: `appends_under_way`, `queue_bytes`, `head`,
 /// `streams`, `index_lag_events`, `anchor_lag_events`, `log_bytes`, `index_bytes`, `buffered_bytes`, `compaction_pending_bytes`, and
 /// `write_stopped`, which is 1 or 0. A gauge `stopped` is set to 1 at once when a store stops itself; the others stay what
-/// they were then. Stores in one process tell the same names: there, this struct tells them apart.
+/// they were then. Stores in one process share the names; this struct tells them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {

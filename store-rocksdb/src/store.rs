@@ -578,10 +578,12 @@ impl EventStore for RocksStore {
                 self.read(move |view| view.log_page(&read)).await?
             }
         };
-        if is_whole && let Some(next) = found.next {
-            // Who wanted no more than this page and comes for the next reads page by page.
-            let limit = if read.limit == found.events.len() { usize::MAX } else { read.limit - found.events.len() };
-            let next = read.clone().from(next).limit(limit);
+        let left = read.limit - found.events.len();
+        if is_whole
+            && left > 0
+            && let Some(next) = found.next
+        {
+            let next = read.clone().from(next).limit(left);
             let reader = match reader {
                 Some(mut reader) => {
                     let was_full = found.events.len() == PAGE_EVENTS_MAX;

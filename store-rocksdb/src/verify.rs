@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
         Self { stop, progress, ticks: 0 }
     }
 
-    /// Once a step; tells every thousandth, and that the last is done.
+    /// Once a step; tells every thousandth, and the one that makes it all.
     fn tick(&mut self, step: Step, done: u64, total: u64) -> Result<(), StoreError> {
         self.ticks += 1;
         if self.ticks.is_multiple_of(1024) || done == total {

@@ -383,9 +383,17 @@ async fn what_is_no_backup_is_left_alone() {
 
     let manifest = elsewhere.path().join("000001/manifest");
     let whole = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, &whole[1..]).unwrap();
-    let damaged = backups.verify(1).unwrap_err();
-    assert!(matches!(damaged, BackupError::Corrupted { .. }), "{damaged:?}");
+    let is_damaged = || {
+        let damaged = backups.verify(1).unwrap_err();
+        assert!(matches!(damaged, BackupError::Corrupted { .. }), "{damaged:?}");
+        assert_eq!(backups.list().unwrap(), []);
+    };
+    fs::remove_file(&manifest).unwrap();
+    is_damaged();
+    for bytes in [&whole.as_bytes()[1..], &[&[whole.as_bytes()[0] ^ 0x80], &whole.as_bytes()[1..]].concat()] {
+        fs::write(&manifest, bytes).unwrap();
+        is_damaged();
+    }
     let second = store.backup(elsewhere.path()).await.unwrap();
     assert_eq!(second.id, 2, "it keeps no other from being made");
     assert_eq!(backups.list().unwrap(), std::slice::from_ref(&second));

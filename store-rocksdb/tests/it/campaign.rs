@@ -217,9 +217,10 @@ fn write(
         }
         last = line;
     }
-    match last.as_str() {
-        "opening" => tally.openings += 1,
-        "closing" => tally.closings += 1,
+    // Where the fault is the disk's, a process may live to say what came of it.
+    match last.split(' ').next() {
+        Some("opening" | "unopened") => tally.openings += 1,
+        Some("closing" | "unclosed") => tally.closings += 1,
         _ if journal.unknown().iter().any(|name| name.cycle == cycle) => tally.in_flight += 1,
         _ => {}
     }

@@ -25,7 +25,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     campaign::{keep, number, seed},
-    child::skip,
+    child::{copy_all, skip},
     control,
     disk::{Below, Disk, FileSystem, lacks},
     judge::verify,
@@ -133,7 +133,10 @@ fn fill_up(cycle: u64, room: u64, random: &mut StdRng, tally: &mut Tally) -> Ver
         }
         Err(error) => verdict.wrong("refused to open", || format!("with room again: {error:?}")),
     }
-    verdict.add(verify(&dir, &said()));
+    // Elsewhere: what RocksDB reserves for two openings, one right after the other, can be more than all of this disk.
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(&dir, copy.path());
+    verdict.add(verify(copy.path(), &said()));
     if !verdict.is_clean() {
         keep(FAULT, &dir, &said());
     }

@@ -491,7 +491,7 @@ async fn damage_to_any_file_is_never_silent() {
     let detected = totals.get(&Verdict::Detected).copied().unwrap_or_default();
     assert!(detected * 10 > wanted, "hardly any damage was damage: {totals:?}");
     let written: usize = subjects.iter().map(|subject| subject.journal.events.len()).sum();
-    let controls = format!("{totals:?}, by {shortened_by} events behind the anchor");
+    let controls = format!("{totals:?}, by {shortened_by} events beyond the anchor");
     Line::clean(FAULT, wanted, detected, written as u64, &controls).seed(seed).print();
 }
 

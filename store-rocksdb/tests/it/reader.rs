@@ -205,7 +205,7 @@ async fn a_reader_follows_a_writer_that_is_killed_again_and_again() {
     agrees(&reader, &events).await;
     agrees(&open(dir.path()), &events).await;
     prove(&store).await;
-    let controls = format!("each event behind the anchor when it was seen; at the head {late:.1?} later");
+    let controls = format!("each event was anchored when it was seen; at the head {late:.1?} later");
     Line::clean(FAULT, cycles, seen_while_writing, events.len() as u64, &controls).print();
 }
 

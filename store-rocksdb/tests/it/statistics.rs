@@ -163,20 +163,7 @@ async fn monitors_and_traces_are_told() {
     store.head().await.unwrap();
     store.read_log(&ReadLog::all()).await.unwrap();
     // The keeper's gauges are set once a second.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let (now, statistics) = (told.now(), store.statistics());
-    let is_told = |name: &str, least: u64| {
-        let found = now.get(&format!("indelible_rocksdb_{name}"));
-        assert!(found.is_some_and(|found| *found >= least), "{name}: {found:?} of {least}");
-    };
-    assert_eq!((statistics.appends, statistics.events, statistics.head), (5, 10, 10));
-    is_told("appends_total", statistics.appends);
-    is_told("events_total", statistics.events);
-    is_told("reads_total", 2);
-    is_told("group_events", statistics.groups);
-    is_told("sync_seconds", statistics.syncs);
-    is_told("index_seconds", 1);
-    for gauge in [
+    let gauges = [
         "appends_under_way",
         "queue_bytes",
         "head",
@@ -189,9 +176,26 @@ async fn monitors_and_traces_are_told() {
         "compaction_pending_bytes",
         "write_stopped",
         "stopped",
-    ] {
-        is_told(gauge, 0);
-    }
+    ];
+    let prefixed = |name: &str| format!("indelible_rocksdb_{name}");
+    let all = async {
+        while !gauges.iter().all(|gauge| told.now().contains_key(&prefixed(gauge))) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("gauges are told");
+    let (now, statistics) = (told.now(), store.statistics());
+    let is_told = |name: &str, least: u64| {
+        let found = now.get(&prefixed(name));
+        assert!(found.is_some_and(|found| *found >= least), "{name}: {found:?} of {least}");
+    };
+    assert_eq!((statistics.appends, statistics.events, statistics.head), (5, 10, 10));
+    is_told("appends_total", statistics.appends);
+    is_told("events_total", statistics.events);
+    is_told("reads_total", 2);
+    is_told("group_events", statistics.groups);
+    is_told("sync_seconds", statistics.syncs);
+    is_told("index_seconds", 1);
     assert_eq!(*spans.lock().unwrap(), BTreeSet::from(["append", "read", "read_log"]));
     store.close().await.unwrap();
 }
