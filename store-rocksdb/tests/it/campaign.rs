@@ -217,11 +217,11 @@ fn write(
         }
         last = line;
     }
-    // Where the fault is the disk's, a process may live to say what came of it.
+    // Where the fault is the disk's, a process may live to say what came of it; one that was writing says that it closes.
     match last.split(' ').next() {
-        Some("opening" | "unopened") => tally.openings += 1,
-        Some("closing" | "unclosed") => tally.closings += 1,
         _ if journal.unknown().iter().any(|name| name.cycle == cycle) => tally.in_flight += 1,
+        Some("opening" | "unopened") => tally.openings += 1,
+        Some("closing" | "unclosed") if moment == Moment::Closing => tally.closings += 1,
         _ => {}
     }
     if !has_struck {
