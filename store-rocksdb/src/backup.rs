@@ -360,14 +360,7 @@ impl Backups {
         self.remove_partial()?;
         let partial = self.dir.join(PARTIAL);
         let id = ids.last().map_or(1, |id| id + 1);
-        let mut taken = self.fill(&partial, shared, before.as_ref(), watch);
-        if let (Err(BackupError::Damaged(found)), Some((last, _))) = (&taken, &before) {
-            // What it shares with the one before may be what is damaged, and not the store.
-            tracing::warn!(problem = %first(found), "a backup is made anew, without sharing tables with backup {last}");
-            self.remove_partial()?;
-            taken = self.fill(&partial, shared, None, watch);
-        }
-        let manifest = match taken {
+        let manifest = match self.fill(&partial, shared, before.as_ref(), watch) {
             Ok(manifest) => manifest,
             Err(error) => {
                 // It is none in any case; the next one tries again to remove it.
@@ -435,13 +428,19 @@ impl Backups {
         Ok(manifest)
     }
 
-    /// Gives a table of the backup before a second name, where it is this one.
+    /// Gives a table of the backup before a second name, where it is this one and still as it was written.
     fn share<'a>(&self, before: Option<&'a (u64, Manifest)>, path: &str, from: &Path, to: &Path) -> Option<&'a Listed> {
         let (id, manifest) = before?;
         let listed = manifest.files.iter().find(|listed| listed.path == path && path.ends_with(".sst"))?;
         let theirs = self.path(*id).join(path);
-        let is_shared = files::is_same_table(from, &theirs).ok()? && fs::hard_link(&theirs, to).is_ok();
-        is_shared.then_some(listed)
+        if !files::is_same_table(from, &theirs).ok()? {
+            return None;
+        }
+        if let Err(damage) = listed.compare(files::sum(&theirs).ok()?, &theirs) {
+            tracing::warn!(%damage, "a table of backup {id} is not shared");
+            return None;
+        }
+        fs::hard_link(&theirs, to).ok().map(|()| listed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checkpoints of readers of the log: a token as text, in a [`frame`](crate::frame), durable when it is saved.
 
 use async_trait::async_trait;
-use indelible_core::{CheckpointStore, EventStore as _, StoreError, Token, check_reader};
+use indelible_core::{CheckpointStore, StoreError, Token, check_reader};
 use rocksdb::{DB, IteratorMode};
 
 use crate::{
@@ -26,8 +26,7 @@ impl CheckpointStore for RocksStore {
 
     async fn save_checkpoint(&self, reader: &str, token: Token) -> Result<(), StoreError> {
         check_reader(reader)?;
-        self.check(&token).await?;
-        self.keep(Keep { key: key(reader), value: encode(&token) }).await
+        self.keep(Keep { key: key(reader), value: encode(&token) }, &token).await
     }
 }
 

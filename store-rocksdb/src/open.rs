@@ -208,7 +208,14 @@ fn prove(
     // is only looked at until it is known to be whole.
     let looked_at = match if is_new { Ok(None) } else { setup.look_at_log(log_dir).map(Some) } {
         Ok(None) => None,
-        Ok(Some(log)) => stored_identity(path, &log)?.map(|_| log),
+        Ok(Some(log)) => match stored_identity(path, &log)? {
+            Some(_) => Some(log),
+            None if anchor.is_none() && !has_tables(log_dir).map_err(|error| io("listing the log", error))? => None,
+            None => {
+                let what = "the log has no identity".into();
+                return Err(OpenError::Corrupted { path: path.into(), what, source: None });
+            }
+        },
         // A first opening that was killed on its way left one of two column families, no anchor and no table.
         Err(error) if anchor.is_none() && error.to_string().contains("Column family not found") => {
             match has_tables(log_dir).map_err(|error| io("listing the log", error))? {

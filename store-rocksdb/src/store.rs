@@ -226,9 +226,11 @@ impl RocksStore {
         }
     }
 
-    /// Writes a checkpoint.
-    pub(crate) async fn keep(&self, keep: Keep) -> Result<(), StoreError> {
+    /// Writes the checkpoint that says this. It goes to the opening that the token was checked with, or is refused: what a store
+    /// that is opened again has lost must not be kept.
+    pub(crate) async fn keep(&self, keep: Keep, token: &Token) -> Result<(), StoreError> {
         let (room, queue) = self.room(keep.key.len() + keep.value.len()).await?;
+        self.check(token).await?;
         let (answer, kept) = oneshot::channel();
         queue.put(Job::Keep { keep, answer, room }).map_err(|_| self.handle.shared.stopped())?;
         kept.await.unwrap_or_else(|_| Err(self.handle.shared.stopped()))

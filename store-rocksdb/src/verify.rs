@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     RocksStore,
-    anchor::Anchor,
+    anchor::{Anchor, Slot},
     checkpoint,
     engine::{self, Setup, Tier, chain},
     frozen::Frozen,
@@ -358,18 +358,18 @@ fn marked(index: &DB, head: Position, events: &mut Events<'_>, report: &mut Veri
 }
 
 fn anchored(dir: &Path, events: &mut Events<'_>, report: &mut Verification) -> Result<(), StoreError> {
-    let anchor = Anchor::open(dir).map_err(|error| StoreError::unavailable("reading the anchor", error))?;
+    let anchor = Anchor::read(dir).map_err(|error| StoreError::unavailable("reading the anchor", error))?;
     match anchor {
         None => report.log("the anchor is missing"),
         Some(Err(damage)) => report.log(format!("the anchor: {damage}")),
-        Some(Ok((anchor, _))) if anchor.store() != report.head.store => {
-            report.log(format!("the anchor is that of another store, {}", anchor.store()));
+        Some(Ok(Slot { store, .. })) if store != report.head.store => {
+            report.log(format!("the anchor is that of another store, {store}"));
         }
-        Some(Ok((_, place))) if place.position > report.head.position => {
+        Some(Ok(Slot { place, .. })) if place.position > report.head.position => {
             let (head, seen) = (report.head.position, place.position);
             report.log(format!("it ends at position {head}, and has lost its events up to {seen}, as the anchor says"));
         }
-        Some(Ok((_, place))) if place.position > Position::START => {
+        Some(Ok(Slot { place, .. })) if place.position > Position::START => {
             // One that can't be read was told of.
             if let Ok(block) = events.blocks().at(place.position)
                 && (block.last != place.position || block.checksum != place.checksum)

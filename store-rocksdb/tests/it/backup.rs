@@ -345,7 +345,7 @@ pub(crate) async fn without_room(store: RocksStore, dir: &Path) {
     store.close().await.unwrap();
 }
 
-/// A table that rots on the backups' disk is no part of the next one, which is made of the store alone.
+/// A table that rots on the backups' disk is no part of the next one, which has the store's.
 #[tokio::test]
 async fn a_damaged_backup_spoils_none_after_it() {
     let (dir, elsewhere) = (store(2).await, tempfile::tempdir().unwrap());
@@ -357,9 +357,10 @@ async fn a_damaged_backup_spoils_none_after_it() {
     let mut bytes = fs::read(&table).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(&table, bytes).unwrap();
+    fs::write(&table, &bytes).unwrap();
     let second = store.backup(elsewhere.path()).await.unwrap();
-    assert_eq!((second.id, second.added_bytes), (2, second.bytes));
+    assert!(second.added_bytes >= bytes.len() as u64, "{second:?}");
+    backups.verify(2).unwrap();
     let third = store.backup(elsewhere.path()).await.unwrap();
     assert!(third.added_bytes * 2 < third.bytes, "it shares with the second: {third:?}");
     for backup in [&second, &third] {

@@ -404,3 +404,32 @@ async fn a_log_behind_a_checkpoint_is_refused() {
         }
     }
 }
+
+/// A manifest that is older than all tables says that there is nothing. RocksDB would delete them, and the log would be a new one.
+#[tokio::test]
+async fn a_log_without_its_identity_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let manifest = || {
+        let names = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
+        names.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST")).unwrap()
+    };
+    let store = RocksStore::open(dir.path()).unwrap();
+    let early = fs::read(manifest()).unwrap();
+    write(&store, 20).await;
+    store.close().await.unwrap();
+    let whole = fs::read(manifest()).unwrap();
+    assert!(whole.starts_with(&early) && whole.len() > early.len());
+    let before = tables(&log);
+    assert!(!before.is_empty());
+    for damaged in [&early[..], &whole[..early.len() + 3]] {
+        fs::write(manifest(), damaged).unwrap();
+        let refused = RocksStore::open(dir.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Corrupted { .. }), "{refused:?}");
+        assert_eq!(tables(&log), before, "nothing is deleted");
+    }
+    fs::write(manifest(), &whole).unwrap();
+    let store = RocksStore::open(dir.path()).unwrap();
+    assert_eq!(store.head().await.unwrap().position, Position::new(20));
+    prove(&store).await;
+}
