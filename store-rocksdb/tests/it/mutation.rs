@@ -1,8 +1,8 @@
 //! Damage to any file of a store, of any kind: what was acknowledged is read as it was written, or there is an error.
 //!
 //! The fault: while no process has the store open, one of its files is changed: bits flipped, cut, a range zeroed, lost,
-//! exchanged for another of its files, or for an older copy of itself. Two stores are damaged, one that was closed and
-//! one whose process was killed. Not in the model: two faults at once, and an attacker who mends checksums.
+//! exchanged for another of its files, or for an older copy of itself. Three stores are damaged: one that was closed, one whose
+//! process was killed, and one that was opened only once. Not in the model: two faults at once, and an attacker who mends checksums.
 //!
 //! A journal of all acknowledged events is kept apart. A damaged store either does not open, with an error that says
 //! why, leaves all files as they are, and opens again when the damaged one is put back; or it opens, and whatever is
@@ -144,7 +144,19 @@ async fn subjects(random: &mut StdRng, keep: &Path) -> Vec<Subject> {
     let killed = Subject { name: "killed", dir: killed, older: older.clone(), journal: journal.clone() };
     store.close().await.unwrap();
     journal.anchored = journal.events.len();
-    vec![killed, Subject { name: "closed", dir, older, journal }]
+    vec![killed, Subject { name: "closed", dir, older, journal }, first_life(random, keep).await]
+}
+
+/// The store after its first opening, and what it was before the first append.
+async fn first_life(random: &mut StdRng, keep: &Path) -> Subject {
+    let (dir, older) = (tempfile::tempdir().unwrap(), keep.join("new"));
+    let mut journal = Journal::default();
+    let store = open(dir.path()).unwrap();
+    copy(dir.path(), &older);
+    write(&store, 40, random, &mut journal).await;
+    store.close().await.unwrap();
+    journal.anchored = journal.events.len();
+    Subject { name: "first life", dir, older, journal }
 }
 
 /// All files, by their paths inside a directory.
