@@ -69,11 +69,10 @@ impl Reader {
         Self { next: next.from, to: next.to, direction: next.direction, pages: VecDeque::new() }
     }
 
-    /// The page that was read for it and begins here. `None` where none was, or where that failed: what is wrong now is found
-    /// by reading again.
-    pub(crate) async fn page(&mut self, from: Position) -> Option<Page<Position>> {
+    /// The page that was read for it. `None` where none was, or where that failed: what is wrong now is found by reading again.
+    pub(crate) async fn page(&mut self) -> Option<Page<Position>> {
         // Two that want different amounts, and were taken for one, have left pages behind a gap.
-        let (_, page) = self.pages.pop_front().filter(|(begins, _)| *begins == from)?;
+        let (_, page) = self.pages.pop_front().filter(|(from, _)| *from == self.next)?;
         page.await.ok()?.ok()
     }
 
@@ -115,8 +114,8 @@ mod tests {
     use indelible_core::{
         Append, ContentType, EventStore, EventStoreExt, EventType, ExpectedVersion, NewEvent, RecordedEvent,
     };
-
     use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+    use tempfile::TempDir;
 
     use super::*;
     use crate::{Durability, RocksStore};
@@ -133,6 +132,20 @@ mod tests {
         begun.into_inner()
     }
 
+    /// A store of so many appends of so many events each. Those of every fourth have so many bytes, the others few: pages are full of
+    /// events here, and of bytes there.
+    async fn filled(appends: usize, events: usize, large: usize) -> (TempDir, RocksStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::options().durability(Durability::Buffered).open(dir.path()).unwrap();
+        for n in 0..appends {
+            let data = vec![b'0'; if n % 4 == 3 { large } else { 20 }];
+            let event = || NewEvent::new(EventType::from_static("Written"), ContentType::BINCODE, data.clone());
+            let events = (0..events).map(|_| event());
+            store.append(Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, events)).await.unwrap();
+        }
+        (dir, store)
+    }
+
     /// How many pages are read ahead for each reader.
     fn followed(store: &RocksStore) -> Vec<usize> {
         let ahead = store.shared().with_run(|run| Arc::clone(&run.ahead)).unwrap();
@@ -147,13 +160,13 @@ mod tests {
     async fn each_page_is_read_once_and_those_at_the_end_not_ahead() {
         let reader = &mut Reader::new(&from(1_001));
         assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001, 3_001]);
-        assert!(reader.page(Position::new(1_001)).await.is_some());
+        assert!(reader.page().await.is_some());
         assert_eq!(begun(reader, &from(2_001), true), [4_001]);
         for next in [3_001, 4_001, 5_001] {
-            assert!(reader.page(Position::new(next - 1_000)).await.is_some());
+            assert!(reader.page().await.is_some());
             assert_eq!(begun(reader, &from(next), true), [0; 0]);
         }
-        assert!(reader.page(Position::new(5_001)).await.is_none());
+        assert!(reader.page().await.is_none());
 
         let backwards = |position| ReadLog::all().backwards().from(position);
         let reader = &mut Reader::new(&backwards(Position::new(3_500)));
@@ -171,29 +184,22 @@ mod tests {
         let failing = |_| Some(tokio::spawn(async { Err(StoreError::stopped("it is opened again")) }));
         reader.read_ahead(&from(1_001), true, HEAD, failing);
         assert_eq!(reader.pages.len(), PAGES_MAX);
-        assert!(reader.page(Position::new(1_001)).await.is_none());
+        assert!(reader.page().await.is_none());
     }
 
     #[tokio::test]
     async fn pages_that_are_full_of_bytes_are_read_one_ahead() {
         let reader = &mut Reader::new(&from(1_001));
         assert_eq!(begun(reader, &from(1_001), true), [1_001, 2_001, 3_001]);
-        assert!(reader.page(Position::new(1_001)).await.is_some());
+        assert!(reader.page().await.is_some());
         // It had room for 300 events.
         assert_eq!(begun(reader, &from(1_301), false), [1_301]);
     }
 
-    /// Readers of all kinds beside one another, of a log whose pages are full of events here and of bytes there.
+    /// Readers of all kinds beside one another.
     #[tokio::test]
     async fn all_is_read_once_and_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = RocksStore::options().durability(Durability::Buffered).open(dir.path()).unwrap();
-        for n in 0..10 {
-            let data = vec![b'0'; if n % 4 == 3 { 2_000 } else { 20 }];
-            let event = || NewEvent::new(EventType::from_static("Written"), ContentType::BINCODE, data.clone());
-            let events = (0..1_100).map(|_| event());
-            store.append(Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, events)).await.unwrap();
-        }
+        let (_dir, store) = filled(10, 1_100, 2_000).await;
         let all = |read: ReadLog| store.log(read).try_collect::<Vec<RecordedEvent>>();
         let read = ReadLog::all();
         let (whole, again, backwards, part, few, more) = futures::try_join!(
@@ -215,14 +221,7 @@ mod tests {
     /// Who goes on where another has been may want less, or more.
     #[tokio::test]
     async fn readers_of_different_amounts_miss_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = RocksStore::options().durability(Durability::Buffered).open(dir.path()).unwrap();
-        for n in 0..14 {
-            let data = vec![b'0'; if n % 4 == 3 { 3_000 } else { 20 }];
-            let event = || NewEvent::new(EventType::from_static("Written"), ContentType::BINCODE, data.clone());
-            let events = (0..1_000).map(|_| event());
-            store.append(Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, events)).await.unwrap();
-        }
+        let (_dir, store) = filled(14, 1_000, 3_000).await;
         let mut random = StdRng::seed_from_u64(1);
         let mut next = Position::FIRST;
         for _ in 0..400 {

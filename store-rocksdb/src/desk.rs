@@ -37,7 +37,7 @@ impl<J, G> Desk<J, G> {
     }
 
     /// Takes one group after the other, until there will be no more.
-    pub(crate) fn serve(&self, write: impl Fn(G)) {
+    pub(crate) fn serve(&self, mut write: impl FnMut(G)) {
         while let Some(group) = self.take() {
             write(group);
             self.queue.set_busy(false);

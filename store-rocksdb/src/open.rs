@@ -204,25 +204,23 @@ fn prove(
     let durability = options.durability;
     let io = |what, error: io::Error| OpenError::Io { path: path.into(), what, source: error.into() };
     let failed = |error| engine_error(path, "opening the log", error);
+    // A first opening that was killed on its way left one of two column families, or no identity; no anchor and no table.
+    let is_begun = || -> Result<bool, OpenError> {
+        Ok(anchor.is_none() && !has_tables(log_dir).map_err(|error| io("listing the log", error))?)
+    };
     // RocksDB deletes at opening what it knows nothing of, as a damaged manifest knows nothing of the log's tables: so it
     // is only looked at until it is known to be whole.
     let looked_at = match if is_new { Ok(None) } else { setup.look_at_log(log_dir).map(Some) } {
         Ok(None) => None,
         Ok(Some(log)) => match stored_identity(path, &log)? {
             Some(_) => Some(log),
-            None if anchor.is_none() && !has_tables(log_dir).map_err(|error| io("listing the log", error))? => None,
+            None if is_begun()? => None,
             None => {
                 let what = "the log has no identity".into();
                 return Err(OpenError::Corrupted { path: path.into(), what, source: None });
             }
         },
-        // A first opening that was killed on its way left one of two column families, no anchor and no table.
-        Err(error) if anchor.is_none() && error.to_string().contains("Column family not found") => {
-            match has_tables(log_dir).map_err(|error| io("listing the log", error))? {
-                true => return Err(failed(error)),
-                false => None,
-            }
-        }
+        Err(error) if error.to_string().contains("Column family not found") && is_begun()? => None,
         Err(error) => return Err(failed(error)),
     };
     let is_looked_at = looked_at.is_some();

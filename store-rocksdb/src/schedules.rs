@@ -197,11 +197,9 @@ fn queued(callers: usize, jobs_each: usize) {
     let writer = {
         let desk = Arc::clone(&desk);
         thread::spawn(move || {
-            let count = AtomicUsize::new(0);
-            desk.serve(|group| {
-                count.fetch_add(group, Relaxed);
-            });
-            count.into_inner()
+            let mut count = 0;
+            desk.serve(|group: usize| count += group);
+            count
         })
     };
     let sequencer = {

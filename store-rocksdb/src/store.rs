@@ -567,7 +567,7 @@ impl EventStore for RocksStore {
         let is_whole = ahead::is_whole(read, head);
         let mut reader = if is_whole { ahead.take(read) } else { None };
         let read_ahead = match &mut reader {
-            Some(reader) => reader.page(read.from).await,
+            Some(reader) => reader.page().await,
             None => None,
         };
         let found = match read_ahead {

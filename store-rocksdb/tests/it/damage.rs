@@ -411,8 +411,8 @@ async fn a_log_without_its_identity_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let manifest = || {
-        let names = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
-        names.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST")).unwrap()
+        let mut names = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
+        names.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST")).unwrap()
     };
     let store = RocksStore::open(dir.path()).unwrap();
     let early = fs::read(manifest()).unwrap();

@@ -162,8 +162,9 @@ async fn monitors_and_traces_are_told() {
     write(&store, 0..5).await;
     store.head().await.unwrap();
     store.read_log(&ReadLog::all()).await.unwrap();
-    // The keeper's gauges are set once a second.
-    let gauges = [
+    // What the keeper tells, its gauges once a second.
+    let awaited = [
+        "index_seconds",
         "appends_under_way",
         "queue_bytes",
         "head",
@@ -179,11 +180,11 @@ async fn monitors_and_traces_are_told() {
     ];
     let prefixed = |name: &str| format!("indelible_rocksdb_{name}");
     let all = async {
-        while !gauges.iter().all(|gauge| told.now().contains_key(&prefixed(gauge))) {
+        while !awaited.iter().all(|name| told.now().contains_key(&prefixed(name))) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), all).await.expect("gauges are told");
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("they are told");
     let (now, statistics) = (told.now(), store.statistics());
     let is_told = |name: &str, least: u64| {
         let found = now.get(&prefixed(name));
