@@ -231,8 +231,13 @@ impl Append {
             let count = streams.len();
             return refuse("append", format!("names {count} streams, at most {APPEND_STREAMS_MAX} are allowed"));
         }
+        let mut closes: SmallVec<[&StreamId; 4]> = self.closes.iter().collect();
+        closes.sort_unstable();
+        if let Some(twice) = closes.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("append", format!("closes {} twice", twice[0]));
+        }
         let is_written = |closed: &StreamId| self.events.iter().any(|(stream, _)| stream == closed);
-        if let Some(stream) = self.closes.iter().find(|stream| !is_written(stream)) {
+        if let Some(stream) = closes.into_iter().find(|stream| !is_written(stream)) {
             return refuse("append", format!("closes {stream} without a last event for it"));
         }
         let items: usize = self.conditions.iter().map(|condition| condition.query.items().len()).sum();

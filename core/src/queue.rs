@@ -43,13 +43,17 @@ impl QueueRoom {
         if let Some(permit) = self.try_take(bytes) {
             return Ok(Some(permit));
         }
-        let permits = self.permits(bytes);
-        match timeout(self.wait, Arc::clone(&self.free).acquire_many_owned(permits)).await {
-            Ok(permit) => Ok(permit.ok()),
+        match timeout(self.wait, self.take_patiently(bytes)).await {
+            Ok(permit) => Ok(permit),
             Err(_) => Err(StoreError::Overloaded {
                 what: format!("no room for {bytes} bytes in the queue within {:?}", self.wait),
             }),
         }
+    }
+
+    /// The same however long it takes: for what was let in once, and is tried again.
+    pub async fn take_patiently(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_many_owned(self.permits(bytes)).await.ok()
     }
 
     /// The same without a wait; `None` where there is no room just now, or none at all any more.

@@ -128,7 +128,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// Those of the engine.
     async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError>;
 
-    /// Follows the position up to which events are durable and visible. It wakes subscriptions; nothing polls.
+    /// Follows the position up to which events are durable and visible. It wakes subscriptions; nothing polls. It ends when
+    /// the store stops, before that goes on, which is followed by another one: what is lost then is known by it.
     fn published(&self) -> watch::Receiver<Position>;
 
     /// Proves that a token was taken from this log.
@@ -136,10 +137,9 @@ pub trait EventStore: Send + Sync + 'static {
     /// # Errors
     /// [`Diverged`](StoreError::Diverged) where this store holds another event at its position, or none.
     async fn check(&self, token: &Token) -> Result<(), StoreError> {
-        let head = self.head().await?;
-        let found = match token.position <= head.position {
-            true => self.token(token.position).await?,
-            false => head,
+        let found = match self.token(token.position).await {
+            Err(StoreError::Invalid(_)) => self.head().await?,
+            found => found?,
         };
         match found == *token {
             true => Ok(()),

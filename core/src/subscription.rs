@@ -3,6 +3,10 @@
 //! There is no seam to get wrong. Positions are gapless and become visible in order, so a subscription only ever reads
 //! pages of the log up to the published head, and sleeps on that head when it has seen all. A slow subscriber holds one
 //! page of a few hundred events, slows nobody, and loses nothing.
+//!
+//! A store that stopped itself and goes on may have lost what was delivered. Its [`published`](EventStore::published) ends
+//! when it stops; whatever is answered after that counts only where it still has not gone on. Where it has, it must prove the
+//! last place that was looked at (L11), and is asked anew.
 
 use std::{
     panic,
@@ -22,7 +26,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use crate::{EventId, EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
+use crate::{EventStore, Filter, Page, Position, ReadLog, RecordedEvent, StoreError, Token};
 
 /// The most events that a subscription holds, unless it is told otherwise: there may be thousands of subscriptions.
 const PAGE_EVENTS: usize = 256;
@@ -47,7 +51,8 @@ pub enum Delivery {
     /// Every event up to here that is wanted was delivered. A filtered subscription says so behind each page that
     /// ends with events it doesn't want, so that its checkpoint moves on.
     Progress(Token),
-    /// The past is through: all that was published is delivered. Said each time it becomes true again.
+    /// The past is through: all that was published is delivered. Said each time it becomes true again, and when a store
+    /// goes on that had stopped.
     CaughtUp(Token),
 }
 
@@ -80,10 +85,8 @@ pub struct Subscription<S: ?Sized> {
     filter: Filter,
     page_events: usize,
     published: watch::Receiver<Position>,
-    /// The last position that was looked at.
-    looked_to: Position,
-    /// The event there, where it is known.
-    event: Option<EventId>,
+    /// The last place that was looked at.
+    looked_to: Token,
     /// Whether there is more to be read than a page.
     is_far: bool,
     state: State,
@@ -104,7 +107,10 @@ enum Answer {
     /// What is wanted of the log, up to this head.
     Page(Page<Position>, Position),
     Progress(Token),
-    CaughtUp(Token),
+    CaughtUp,
+    Stopped,
+    /// The store had stopped, and goes on.
+    GoesOn(watch::Receiver<Position>),
 }
 
 /// In a lock that nobody ever waits for: a subscription can be shared so, which a future by itself can't.
@@ -139,7 +145,7 @@ impl<S: EventStore> Subscription<S> {
     ///
     /// # Errors
     /// [`StoreError::Diverged`] when the token to start from is not of this log, [`StoreError::Invalid`] for a filter
-    /// with an item that names nothing.
+    /// with an item that names nothing, and those of the store, which is asked where to start but for the beginning.
     pub async fn new(store: S, filter: impl Into<Filter>, from: StartFrom) -> Result<Self, StoreError> {
         Self::shared(Arc::new(store), filter, from).await
     }
@@ -154,16 +160,19 @@ impl<S: EventStore + ?Sized> Subscription<S> {
         let filter = filter.into();
         filter.validate()?;
         let published = store.published();
-        let (looked_to, event) = match from {
-            StartFrom::Beginning => (Position::START, None),
-            StartFrom::Now => (*published.borrow(), None),
+        let looked_to = match from {
+            StartFrom::Beginning => Token::start(store.id()),
+            StartFrom::Now => {
+                let head = *published.borrow();
+                store.token(head).await?
+            }
             StartFrom::After(token) => {
                 store.check(&token).await?;
-                (token.position, Some(token.event))
+                token
             }
         };
         let (page_events, is_far, state) = (PAGE_EVENTS, true, State::Behind);
-        Ok(Self { store, filter, page_events, published, looked_to, event, is_far, state })
+        Ok(Self { store, filter, page_events, published, looked_to, is_far, state })
     }
 
     /// Reads and holds up to so many events at a time, instead of 256: where there is much to catch up with, more are
@@ -178,21 +187,22 @@ impl<S: EventStore + ?Sized> Subscription<S> {
     ///
     /// # Errors
     /// Those of the store; a later call tries again from the same place. [`StoreError::Stopped`] when the store was
-    /// closed.
+    /// closed, or has stopped; [`StoreError::Diverged`] when it goes on without what was delivered.
     pub async fn next(&mut self) -> Result<Delivery, StoreError> {
         loop {
             match &mut self.state {
                 State::Behind => {
                     let head = *self.published.borrow_and_update();
-                    self.state = State::Asking(match (self.looked_to < head, self.event) {
-                        (true, _) => self.ask_page(head),
-                        (false, None) => self.ask_token(self.looked_to, Answer::CaughtUp),
-                        (false, Some(event)) => {
-                            self.state = State::Live;
-                            let token = Token { store: self.store.id(), position: self.looked_to, event };
-                            return Ok(Delivery::CaughtUp(token));
+                    self.state = match self.looked_to.position < head {
+                        true => State::Asking(self.ask_page(head)),
+                        false if self.published.has_changed().is_err() => {
+                            State::Asking(ask_for_little(self.proved(future::ready(Ok(Answer::CaughtUp)))))
                         }
-                    });
+                        false => {
+                            self.state = State::Live;
+                            return Ok(Delivery::CaughtUp(self.looked_to));
+                        }
+                    };
                 }
                 State::Asking(answer) => {
                     // What is answered at once must not keep all others from the thread.
@@ -212,54 +222,72 @@ impl<S: EventStore + ?Sized> Subscription<S> {
                             self.state = State::Delivering(page.events.into_iter(), silent_to);
                         }
                         Answer::Progress(token) => {
-                            (self.looked_to, self.event) = (token.position, Some(token.event));
+                            self.looked_to = token;
                             return Ok(Delivery::Progress(token));
                         }
-                        Answer::CaughtUp(token) => {
+                        Answer::CaughtUp => {
                             self.state = State::Live;
-                            return Ok(Delivery::CaughtUp(token));
+                            return Ok(Delivery::CaughtUp(self.looked_to));
                         }
+                        Answer::Stopped => {
+                            self.state = State::Live;
+                            return Err(StoreError::stopped("the store was closed, or has stopped"));
+                        }
+                        Answer::GoesOn(published) => self.published = published,
                     }
                 }
                 State::Delivering(events, silent_to) => {
                     if let Some(event) = events.next() {
-                        (self.looked_to, self.event) = (event.position, Some(event.id));
+                        (self.looked_to.position, self.looked_to.event) = (event.position, event.id);
                         return Ok(Delivery::Event(event));
                     }
                     self.state = match *silent_to {
-                        Some(position) => State::Asking(self.ask_token(position, Answer::Progress)),
+                        Some(position) => State::Asking(self.ask_token(position)),
                         None => State::Behind,
                     };
                 }
                 State::Live => {
                     #[cfg(feature = "bugs")]
                     crate::bugs::sleep_without_looking(&mut self.published).await;
-                    // A store that stopped itself may go on: then so does this.
-                    if self.published.has_changed().is_err() {
-                        self.published = self.store.published();
-                    }
-                    let Ok(head) = self.published.wait_for(|head| *head > self.looked_to).await.map(|head| *head)
-                    else {
-                        return Err(StoreError::stopped("the store was closed, or has stopped"));
-                    };
-                    self.state = State::Asking(self.ask_page(head));
+                    let head = self.published.wait_for(|head| *head > self.looked_to.position).await.map(|head| *head);
+                    self.state = State::Asking(match head {
+                        Ok(head) => self.ask_page(head),
+                        Err(_) => ask_for_little(self.proved(future::ready(Ok(Answer::Stopped)))),
+                    });
                 }
             }
         }
     }
 
     fn ask_page(&self, head: Position) -> Asked {
-        let from = self.looked_to.plus(1);
+        let from = self.looked_to.position.plus(1);
         let read = ReadLog::matching(self.filter.clone()).from(from).to(head).limit(self.page_events);
         let store = Arc::clone(&self.store);
-        let page = async move { Ok(Answer::Page(store.read_log(&read).await?, head)) };
+        let page = self.proved(async move { Ok(Answer::Page(store.read_log(&read).await?, head)) });
         // Who catches up with a log that is in memory would keep all others from the thread.
         if self.is_far { ask(page) } else { ask_for_little(page) }
     }
 
-    fn ask_token(&self, position: Position, answer: fn(Token) -> Answer) -> Asked {
+    fn ask_token(&self, position: Position) -> Asked {
         let store = Arc::clone(&self.store);
-        ask_for_little(async move { store.token(position).await.map(answer) })
+        ask_for_little(self.proved(async move { store.token(position).await.map(Answer::Progress) }))
+    }
+
+    /// An answer of the log that this was subscribed to, unless that is to be read on from another moment.
+    fn proved(
+        &self,
+        answer: impl Future<Output = Result<Answer, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<Answer, StoreError>> + Send + 'static {
+        let (store, published, looked_to) = (Arc::clone(&self.store), self.published.clone(), self.looked_to);
+        async move {
+            let answer = answer.await;
+            if published.has_changed().is_ok() {
+                return answer;
+            }
+            let now = store.published();
+            store.check(&looked_to).await?;
+            if now.same_channel(&published) { answer } else { Ok(Answer::GoesOn(now)) }
+        }
     }
 
     /// The deliveries as a [`Stream`], which ends after its first error.

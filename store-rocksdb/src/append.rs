@@ -1,11 +1,11 @@
 //! Writing: the sequencer, the one thread that decides the order of events. Fed by the handles through a bounded queue.
 //!
-//! Callers judge their appends on what is published and encode them (`append/prepare.rs`); the sequencer judges them once
-//! more, on what came since, which is all in memory: it never reads the disk. It makes groups of them
-//! (`append/group.rs`), and the writer (`append/write.rs`) writes one group after the other, as one batch with one sync,
-//! publishes the head, and only then answers. While a large group is being written the next one is made, on a thread of its
-//! own; a small one the sequencer writes itself, so that a lone caller waits for no third thread. After a failed write all
-//! ends: those in the group get no answer, which their callers take for *outcome unknown*, and all others learn that the
+//! Callers (`append/caller.rs`) judge their appends on what is published and encode them (`append/prepare.rs`); the
+//! sequencer judges them once more, on what came since, which is all in memory: it never reads the disk. It makes groups of
+//! them (`append/group.rs`), and the writer (`append/write.rs`) writes one group after the other, as one batch with one
+//! sync, publishes the head, and only then answers. While a large group is being written the next one is made, on a thread
+//! of its own; a small one the sequencer writes itself, so that a lone caller waits for no third thread. After a failed write
+//! all ends: those in the group get no answer, which their callers take for *outcome unknown*, and all others learn that the
 //! store stopped.
 
 use std::{
@@ -20,15 +20,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::{desk::Desk, engine::Tier, keeper::Errand, queue::Queue, read::View, store::Shared};
 
+mod caller;
 mod group;
-mod handed_over;
 mod prepare;
 mod write;
 
-pub(crate) use group::Verdict;
-use group::{Closed, Group, Scratch};
-pub(crate) use handed_over::HandedOver;
-pub(crate) use prepare::{Preparation, Prepared, prepare};
+pub(crate) use caller::Asked;
+use group::{Closed, Group, Scratch, Verdict};
+use prepare::{Preparation, Prepared, prepare};
 use write::Writer;
 
 /// A segment of the tail that takes so many bytes is full.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{Cause, StoreError, StoreId, Timestamp, Token};
+use indelible_core::{Cause, Position, StoreError, StoreId, Timestamp, Token};
 
 use crate::{
     Durability, OpenError, RocksStore, Verification,
@@ -136,11 +136,12 @@ impl RocksStore {
     ///
     /// # Errors
     /// [`BackupError::Damaged`] where the store is, [`BackupError::Io`] where the directory's disk is full. The store itself
-    /// goes on, also where its own disk is full.
+    /// goes on, also where its own disk is full. [`StoreError::Unavailable`] where it was opened again meanwhile,
+    /// as by [`rebuild_indexes`](Self::rebuild_indexes), [`StoreError::Stopped`] where it was closed.
     pub async fn backup(&self, dir: impl AsRef<Path>) -> Result<Backup, BackupError> {
         let shared = Arc::clone(self.shared());
         let backups = Backups::at(dir);
-        stoppable(move |stop| Ok(backups.take(&shared, &mut Watch::new(stop, &mut |_| {})))).await?
+        stoppable(self.shared(), move |go_on| Ok(backups.take(&shared, &mut Watch::new(go_on, &mut |_| {})))).await?
     }
 }
 
@@ -198,8 +199,7 @@ impl Backups {
             let found = files::sum(&path).map_err(failed("read", &path))?;
             listed.compare(found, &path)?;
         }
-        let stop = Default::default();
-        whole(verify::copy(&dir, &mut Watch::new(&stop, &mut |_| {}))?)
+        whole(verify::copy(&dir, &mut Watch::new(&|| Ok(()), &mut |_| {}))?)
     }
 
     /// Deletes all that are older than the newest so many whole ones. One whose manifest is damaged is not counted as one of
@@ -383,7 +383,8 @@ impl Backups {
         watch: &mut Watch<'_>,
     ) -> Result<Manifest, BackupError> {
         let taken_at = (shared.options.clock)();
-        let (head, frozen) = shared.with_run(|run| (run.seen.last().position, Frozen::of(run)))?;
+        let (opening, head, frozen) =
+            shared.with_run(|run| (run.opening, run.seen.last().position, Frozen::of(run)))?;
         let frozen = frozen?;
         let mut listed = Vec::new();
         let mut added_bytes = 0;
@@ -408,7 +409,7 @@ impl Backups {
         verify::reaches(&mut verification, head);
         let verification = whole(verification)?;
         let head = verification.head;
-        published(shared, head, watch)?;
+        published(shared, opening, head.position, watch)?;
         let place = Place { position: head.position, event: head.event, checksum: verification.checksum };
         let anchored =
             Anchor::create(partial, head.store, Durability::Synced).and_then(|mut anchor| anchor.write(place));
@@ -461,24 +462,13 @@ fn whole(verification: Verification) -> Result<Verification, BackupError> {
     if verification.is_clean() { Ok(verification) } else { Err(BackupError::Damaged(verification.into())) }
 }
 
-/// Waits until the store has published what was copied: a group that was being written may have come along.
-fn published(shared: &Shared, head: Token, watch: &Watch<'_>) -> Result<(), BackupError> {
-    loop {
-        if shared.with_run(|run| run.seen.last().position)? >= head.position {
-            break;
-        }
-        if shared.has_failed() {
-            return Err(shared.stopped().into());
-        }
+/// Waits until the store has published what was copied of an opening: a group that was being written may have come along, and
+/// is lost where the store stops and is opened again without it.
+pub(crate) fn published(shared: &Shared, opening: u64, head: Position, watch: &Watch<'_>) -> Result<(), StoreError> {
+    while shared.with_opening(opening, |run| run.seen.last().position)? < head {
+        shared.writes()?;
         watch.go_on()?;
         thread::sleep(Duration::from_millis(1));
     }
-    match shared.view(|view| view.token(head.position))? == head {
-        true => Ok(()),
-        // It stopped and went on without it.
-        false => {
-            Err(StoreError::Unavailable { what: "the store has gone on without what was copied".into(), source: None }
-                .into())
-        }
-    }
+    Ok(())
 }

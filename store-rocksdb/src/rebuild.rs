@@ -2,11 +2,7 @@
 //! moment, takes the snapshots over, changes one directory for the other, and is opened again as [`RocksStore::resume`]
 //! does. Killed anywhere, the next opening finds the old index, the new one, or none, and goes on from there.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use indelible_core::StoreError;
 use rocksdb::{DB, IteratorMode};
@@ -18,7 +14,7 @@ use crate::{
     index::{self, Mark},
     open::read_tail,
     store::Shared,
-    verify::{Watch, stoppable},
+    verify::stoppable,
 };
 
 /// Where in the store's directory it is built.
@@ -35,15 +31,15 @@ impl RocksStore {
     /// and may be asked again; subscriptions go on when they are asked again. Takes the disk space of a second index.
     ///
     /// # Errors
-    /// [`StoreError::Corrupted`] where the log can't be read, [`StoreError::Unavailable`] where there is no room: the index
-    /// stays as it was. [`StoreError::Stopped`] where the store had stopped or was closed. Where it can't be opened again it
+    /// [`StoreError::Corrupted`] where the log can't be read, [`StoreError::Unavailable`] where there is no room, or the
+    /// store was opened again meanwhile: the index stays as it was. [`StoreError::Stopped`] where the store had stopped or was closed. Where it can't be opened again it
     /// is stopped, and [`resume`](Self::resume) tries once more.
     pub async fn rebuild_indexes(&self) -> Result<(), StoreError> {
         let handle = Arc::clone(self.handle());
-        stoppable(move |stop| {
+        stoppable(self.shared(), move |go_on| {
             handle.shared.writes()?;
-            let rebuilt = Rebuilt::of(&handle.shared, stop)?;
-            handle.reopen(|old| rebuilt.take_the_place_of(old))
+            let rebuilt = Rebuilt::of(&handle.shared, go_on)?;
+            handle.reopen(rebuilt.opening, |old| rebuilt.take_the_place_of(old))
         })
         .await
     }
@@ -51,6 +47,8 @@ impl RocksStore {
 
 /// An index in the making.
 struct Rebuilt {
+    /// Of which the log is.
+    opening: u64,
     db: DB,
     /// The store's directory.
     store: PathBuf,
@@ -70,18 +68,18 @@ impl Drop for Dir {
 
 impl Rebuilt {
     #[tracing::instrument(level = "info", name = "rebuild_indexes", skip_all, fields(store = %shared.id))]
-    fn of(shared: &Shared, stop: &AtomicBool) -> Result<Self, StoreError> {
+    fn of(shared: &Shared, go_on: &dyn Fn() -> Result<(), StoreError>) -> Result<Self, StoreError> {
         let failed = |error| StoreError::unavailable("making a new index", error);
-        let store = shared.with_run(|run| run.engine.dir.clone())?;
+        let (opening, store) = shared.with_run(|run| (run.opening, run.engine.dir.clone()))?;
         // There already is one where another call is making it.
         fs::create_dir(store.join(DIR)).map_err(|error| StoreError::unavailable("making a new index", error))?;
         let dir = Dir(store.join(DIR));
         let setup = Setup::new();
         let db = setup.open_index(&engine::index_dir(&dir.0)).map_err(failed)?;
-        let rebuilt = Self { db, store, dir };
+        let rebuilt = Self { opening, db, store, dir };
         let mut mark = Mark::START;
         for _ in 0..ROUNDS_MAX {
-            let (went_on, is_near) = rebuilt.go_on(shared, &setup, mark, stop)?;
+            let (went_on, is_near) = rebuilt.take_in(shared, &setup, mark, go_on)?;
             mark = went_on;
             if is_near {
                 break;
@@ -91,15 +89,19 @@ impl Rebuilt {
     }
 
     /// Takes in what is behind a mark. Says whether that was little: what came meanwhile is less.
-    fn go_on(&self, shared: &Shared, setup: &Setup, from: Mark, stop: &AtomicBool) -> Result<(Mark, bool), StoreError> {
-        let (last, frozen) = shared.with_run(|run| (run.seen.last(), Frozen::of(run)))?;
+    fn take_in(
+        &self,
+        shared: &Shared,
+        setup: &Setup,
+        from: Mark,
+        go_on: &dyn Fn() -> Result<(), StoreError>,
+    ) -> Result<(Mark, bool), StoreError> {
+        let (last, frozen) = shared.with_opening(self.opening, |run| (run.seen.last(), Frozen::of(run)))?;
         let frozen = frozen?;
         let log = setup.look_at(frozen.dir()).0;
         let log = log.map_err(|error| StoreError::unavailable("making a new index", error))?;
-        let mut quiet = |_| {};
-        let watch = Watch::new(stop, &mut quiet);
         let (index, segment_bytes) = ((&self.db, &*self.dir.0), Some(shared.options.segment_bytes));
-        let (rest, mut mark) = read_tail(&log, index, setup, from, last.position, segment_bytes, || watch.go_on())?;
+        let (rest, mut mark) = read_tail(&log, index, setup, from, last.position, segment_bytes, go_on)?;
         // None of it has filled a segment.
         let is_near = mark == from;
         if !rest.is_empty() {
@@ -133,7 +135,10 @@ impl Rebuilt {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+    use std::{
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+        time::Duration,
+    };
 
     use indelible_core::{Append, AppendOutcome, ContentType, EventStore, EventType, ExpectedVersion, NewEvent};
 
@@ -169,7 +174,7 @@ mod tests {
             let shared = Arc::clone(store.shared());
             let before = store.head().await.unwrap().position.get();
             let rebuilt = tokio::task::spawn_blocking(move || {
-                let rebuilt = Rebuilt::of(&shared, &AtomicBool::new(false)).unwrap();
+                let rebuilt = Rebuilt::of(&shared, &|| Ok(())).unwrap();
                 let mark = index::mark(&rebuilt.db).unwrap().unwrap();
                 (mark.position.get(), shared.with_run(|run| run.seen.last().position.get()).unwrap())
             });

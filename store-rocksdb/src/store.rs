@@ -1,12 +1,12 @@
-//! The handle: what applications hold. It checks and queues appends for `append`'s sequencer, and reads in memory, or where
-//! that is not enough on a thread that may block.
+//! The handle: what applications hold. It hands appends over to `append`'s sequencer, and reads in memory, or where that is
+//! not enough on a thread that may block.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Sender, channel},
     },
     thread,
@@ -15,8 +15,8 @@ use std::{
 
 use async_trait::async_trait;
 use indelible_core::{
-    Append, AppendOutcome, Appended, Category, Codec, EventId, EventStore, Limits, PAGE_EVENTS_MAX, Page, Position,
-    QueueRoom, ReadLog, ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
+    Append, AppendOutcome, Category, Codec, EventId, EventStore, Limits, PAGE_EVENTS_MAX, Page, Position, QueueRoom,
+    ReadLog, ReadStream, RecordedEvent, StoreError, StoreId, StreamHead, StreamId, Token, Version,
 };
 use rocksdb::DB;
 use tokio::{
@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     OpenError, Options, Statistics,
     ahead::{self, Ahead, Reader, Reading},
-    append::{HandedOver, Inlet, Job, Keep, Preparation, Prepared, Sequencer, Verdict, WORTH_BEGINNING, prepare},
+    append::{Asked, Inlet, Job, Keep, Sequencer, WORTH_BEGINNING},
     bell::Bell,
     bugs,
     engine::{Engine, Fault, Setup, Tier},
@@ -40,22 +40,17 @@ use crate::{
     statistics::{self, Counters},
 };
 
-/// What an event takes in the queue beside its own bytes, and what each name does that an append demands something of.
-const OVERHEAD_BYTES: usize = 256;
-/// What each of its tags does.
-const TAG_BYTES: usize = 32;
 /// How many reads may be at the disk at once: each makes a page, on a thread of its own. Appends don't wait for them.
 pub(crate) const DISK_READS_MAX: usize = 16;
-/// How often an append is judged anew at most, because the log went on in a way that asks for it; and when the sequencer
-/// begins to judge it to the end, however long that takes.
-const ROUNDS_MAX: usize = 16;
-const PATIENT_ROUND: usize = 3;
+
+#[cfg(test)]
+mod resumed;
 
 /// An event store in a directory.
 ///
 /// A cheap handle; clones share the store. It is used inside a tokio runtime with time enabled. The store stops when [`close`](Self::close)
-/// is called or the last handle is dropped: what was handed over is still written and answered first, and dropping waits
-/// for that, blocking its thread.
+/// is called or the last handle is dropped: what was handed over is still written and answered first, a verification or backup
+/// ends, and dropping waits for that, blocking its thread.
 #[derive(Clone)]
 pub struct RocksStore {
     handle: Arc<Handle>,
@@ -64,7 +59,6 @@ pub struct RocksStore {
 pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
-    is_closed: AtomicBool,
 }
 
 /// What the handle, its threads and the readers share.
@@ -77,6 +71,11 @@ pub(crate) struct Shared {
     /// What stopped the store, if it was not closed.
     failure: Mutex<Option<String>>,
     has_failed: AtomicBool,
+    /// Whether it was closed, or is about to be.
+    is_closed: AtomicBool,
+    /// Shared by those who work on the store's files for long, for whom closing waits.
+    long_work: RwLock<()>,
+    openings: AtomicU64,
     pub(crate) counters: Counters,
     pub(crate) opened_at: Instant,
     /// Of those that read the disk at once.
@@ -85,14 +84,16 @@ pub(crate) struct Shared {
 
 /// The store from one opening to its end.
 pub(crate) struct Run {
+    /// Which one: what was seen of it, the next may have lost.
+    pub(crate) opening: u64,
     pub(crate) engine: Engine,
     pub(crate) setup: Setup,
     pub(crate) seen: Seen,
     pub(crate) room: QueueRoom,
-    queue: Arc<Queue<Job>>,
+    pub(crate) queue: Arc<Queue<Job>>,
     published: watch::Receiver<Position>,
     pub(crate) bell: Bell,
-    /// Ends with it: a store that is opened again may have lost what was read ahead.
+    /// Ends with it.
     pub(crate) ahead: Arc<Ahead>,
 }
 
@@ -140,22 +141,29 @@ impl RocksStore {
             run: RwLock::new(None),
             failure: Mutex::default(),
             has_failed: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            long_work: RwLock::new(()),
+            openings: AtomicU64::new(0),
             counters: Counters::default(),
             opened_at: Instant::now(),
             turns: Arc::new(Semaphore::new(DISK_READS_MAX)),
         });
         let threads = Mutex::new(Shared::begin(&shared, opened)?);
-        Ok(Self::of(Arc::new(Handle { shared, threads, is_closed: AtomicBool::new(false) })))
+        Ok(Self { handle: Arc::new(Handle { shared, threads }) })
     }
 
     /// Stops the store: what was handed over is written and answered, later calls on any handle are answered
-    /// [`Stopped`](StoreError::Stopped), subscriptions end. When this returns the directory is free to be opened again.
+    /// [`Stopped`](StoreError::Stopped), and so are [`verify`](Self::verify), [`backup`](Self::backup) and
+    /// [`rebuild_indexes`](Self::rebuild_indexes) that are under way and not about to end; subscriptions end. When this
+    /// returns the directory is free to be opened again.
     ///
     /// # Errors
     /// [`StoreError::Stopped`] where the store had stopped itself before, [`StoreError::Unavailable`] where the last sync
     /// failed. It is closed all the same.
     pub async fn close(&self) -> Result<(), StoreError> {
         let handle = Arc::clone(&self.handle);
+        // At once: what it would wait for may have the last thread.
+        handle.shared.is_closed.store(true, Ordering::Release);
         blocking(move || handle.stop()).await
     }
 
@@ -184,10 +192,6 @@ impl RocksStore {
         &self.handle
     }
 
-    pub(crate) fn of(handle: Arc<Handle>) -> Self {
-        Self { handle }
-    }
-
     /// Reads what is published: at once where all that it needs is in memory, else on a thread that may block.
     #[tracing::instrument(level = "trace", skip_all)]
     pub(crate) async fn read<T: Send + 'static>(
@@ -211,54 +215,15 @@ impl RocksStore {
         in_turn(&self.handle.shared.turns, move || reader.view(&read)).await
     }
 
-    /// The same for an append, which waits for no reader.
-    async fn look<T: Send + 'static>(
-        &self,
-        read: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let shared = &self.handle.shared;
-        match shared.view_in_memory(&read) {
-            Some(found) => found,
-            None => {
-                let shared = Arc::clone(shared);
-                blocking(move || shared.view(&read)).await
-            }
-        }
-    }
-
     /// Writes the checkpoint that says this. It goes to the opening that the token was checked with, or is refused: what a store
     /// that is opened again has lost must not be kept.
     pub(crate) async fn keep(&self, keep: Keep, token: &Token) -> Result<(), StoreError> {
-        let (room, queue) = self.room(keep.key.len() + keep.value.len()).await?;
+        let (room, queue) = self.handle.shared.room(keep.key.len() + keep.value.len(), false).await?;
         self.check(token).await?;
         let (answer, kept) = oneshot::channel();
         queue.put(Job::Keep { keep, answer, room }).map_err(|_| self.handle.shared.stopped())?;
         kept.await.unwrap_or_else(|_| Err(self.handle.shared.stopped()))
     }
-
-    /// Waits for room in the queue. What takes it goes into this queue and no other: while it waits for something else, the
-    /// store may be opened again, with another one.
-    async fn room(&self, bytes: usize) -> Result<(OwnedSemaphorePermit, Arc<Queue<Job>>), StoreError> {
-        let shared = &self.handle.shared;
-        let bytes = if bugs::is_on(bugs::UNBOUNDED_QUEUE) { 1 } else { bytes };
-        let there = |run: &Run| run.room.try_take(bytes).map(|room| (room, Arc::clone(&run.queue)));
-        if let Some(found) = shared.with_run(there)? {
-            return Ok(found);
-        }
-        let (room, queue) = shared.with_run(|run| (run.room.clone(), Arc::clone(&run.queue)))?;
-        let room = room.take(bytes).await?.ok_or_else(|| shared.stopped())?;
-        Ok((room, queue))
-    }
-}
-
-/// What an append takes in the queue, its events as they are and encoded. The limits count no bytes for what it demands, of
-/// which there may be far more.
-fn queue_bytes(append: &Append) -> usize {
-    let items = append.conditions().iter().flat_map(|condition| condition.query.items());
-    let queried: usize = items.map(|item| item.any_type().len() + item.all_tags().len()).sum();
-    let tags: usize = append.events().iter().map(|(_, event)| event.tags.len()).sum();
-    let overhead = (append.events().len() + append.expected().len() + queried) * OVERHEAD_BYTES;
-    2 * append.size() + tags * TAG_BYTES + overhead
 }
 
 /// Runs what may block on one of the runtime's threads for that. It goes on when the future is dropped.
@@ -296,6 +261,7 @@ impl Shared {
         let inlet = Inlet(Arc::clone(&queue));
         let (keeper, errands) = channel();
         let run = Run {
+            opening: shared.openings.fetch_add(1, Ordering::Relaxed),
             engine,
             setup,
             seen: Seen::new(last, mark, tail),
@@ -342,6 +308,27 @@ impl Shared {
         run.as_ref().map(work).ok_or_else(|| self.stopped())
     }
 
+    /// The same, unless the store was opened again meanwhile.
+    pub(crate) fn with_opening<T>(&self, opening: u64, work: impl FnOnce(&Run) -> T) -> Result<T, StoreError> {
+        let done = self.with_run(|run| (run.opening == opening).then(|| work(run)))?;
+        let what = "the store was opened again meanwhile, perhaps without what was seen before";
+        done.ok_or_else(|| StoreError::Unavailable { what: what.into(), source: None })
+    }
+
+    /// Does what takes long; given to it is whether to go on.
+    pub(crate) fn work_long<T>(
+        &self,
+        work: impl FnOnce(&dyn Fn() -> Result<(), StoreError>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let _held = self.long_work.read().unwrap_or_else(PoisonError::into_inner);
+        let go_on = || match self.is_closed.load(Ordering::Acquire) {
+            true => Err(self.stopped()),
+            false => Ok(()),
+        };
+        go_on()?;
+        work(&go_on)
+    }
+
     pub(crate) fn view<T>(&self, read: impl Fn(&View<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
         self.with_run(|run| View::of(&run.engine, &run.seen, self.id, Tier::Disk, read))?.map_err(StoreError::from)
     }
@@ -354,6 +341,40 @@ impl Shared {
             Err(Fault::NotInMemory) => None,
             found => Some(found.map_err(StoreError::from)),
         }
+    }
+
+    /// Reads for an append, which waits for no reader.
+    pub(crate) async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.view_in_memory(&read) {
+            Some(found) => found,
+            None => {
+                let shared = Arc::clone(self);
+                blocking(move || shared.view(&read)).await
+            }
+        }
+    }
+
+    /// Waits for room in the queue, however long where it `is_handed_over`. What takes it goes into this queue and no other:
+    /// while it waits for something else, the store may be opened again, with another one.
+    pub(crate) async fn room(
+        &self,
+        bytes: usize,
+        is_handed_over: bool,
+    ) -> Result<(OwnedSemaphorePermit, Arc<Queue<Job>>), StoreError> {
+        let bytes = if bugs::is_on(bugs::UNBOUNDED_QUEUE) { 1 } else { bytes };
+        let there = |run: &Run| run.room.try_take(bytes).map(|room| (room, Arc::clone(&run.queue)));
+        if let Some(found) = self.with_run(there)? {
+            return Ok(found);
+        }
+        let (room, queue) = self.with_run(|run| (run.room.clone(), Arc::clone(&run.queue)))?;
+        let room = match is_handed_over {
+            true => room.take_patiently(bytes).await,
+            false => room.take(bytes).await?,
+        };
+        Ok((room.ok_or_else(|| self.stopped())?, queue))
     }
 
     /// Begins to read a page, unless too many are being read.
@@ -391,9 +412,10 @@ impl Shared {
 impl Handle {
     pub(crate) fn stop(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
+        shared.is_closed.store(true, Ordering::Release);
+        drop(shared.long_work.write().unwrap_or_else(PoisonError::into_inner));
         // A second caller waits here until the first is through, and all until it is resumed.
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_closed.store(true, Ordering::Release);
         let run = self.end(&mut threads);
         if shared.has_failed() {
             return Err(shared.stopped());
@@ -416,11 +438,17 @@ impl Handle {
         self.shared.run.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Closes a store that works, has something done to its index that nobody uses then, and opens it again.
-    pub(crate) fn reopen(&self, change: impl FnOnce(DB) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    /// Closes a store that works and is in this opening, has something done to its index that nobody uses then, and opens it
+    /// again.
+    pub(crate) fn reopen(
+        &self,
+        opening: u64,
+        change: impl FnOnce(DB) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         shared.writes()?;
+        shared.with_opening(opening, |_| ())?;
         let run = self.end(&mut threads);
         let Some(Run { engine, .. }) = run.filter(|_| !shared.has_failed()) else { return Err(shared.stopped()) };
         let Engine { log, index, dir, _lock: lock } = engine;
@@ -440,7 +468,7 @@ impl Handle {
     fn resume(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_closed.load(Ordering::Acquire) {
+        if shared.is_closed.load(Ordering::Acquire) {
             return Err(StoreError::stopped("it was closed"));
         }
         if !shared.has_failed() {
@@ -500,59 +528,8 @@ impl EventStore for RocksStore {
         if !bugs::is_on(bugs::IGNORE_LIMITS) {
             append.validate(self.limits())?;
         }
-        let shared = &self.handle.shared;
-        let _under_way = shared.counters.enter();
-        let bytes = queue_bytes(&append);
-        let append = Arc::new(append);
-        let mut judged = Token::start(self.id());
-        for round in 0..ROUNDS_MAX {
-            let (room, queue) = self.room(bytes).await?;
-            let asked = Arc::clone(&append);
-            let mut prepared = match self.look(move |view| prepare(view, &asked, judged)).await? {
-                Preparation::Done(outcome) => return Ok(outcome),
-                Preparation::Ready(prepared) => prepared,
-            };
-            judged = prepared.judged;
-            prepared.is_judged_patiently = round >= PATIENT_ROUND;
-            let (answer, verdict) = oneshot::channel();
-            if queue.put(Job::Append { prepared, answer, room }).is_err() {
-                if shared.with_run(|run| Arc::ptr_eq(&run.queue, &queue))? {
-                    return Err(shared.stopped());
-                }
-                // The store was opened again, perhaps on a log that had lost something.
-                judged = Token::start(self.id());
-                continue;
-            }
-            match HandedOver::new(self, &append, verdict).verdict().await {
-                Ok(Verdict::Written { prepared, before, recorded_at }) => {
-                    let Prepared { streams, append: asked, .. } = *prepared;
-                    drop(asked);
-                    let append = Arc::unwrap_or_clone(append);
-                    let version = |stream: &StreamId| -> Result<Version, StoreError> {
-                        let head = streams.iter().find(|(named, _)| named == stream);
-                        Ok(head.map_or(Version::NONE, |(_, head)| head.version))
-                    };
-                    let events = append.record(before, recorded_at, version)?;
-                    return Ok(AppendOutcome::Appended(Appended::new(self.id(), events, false)));
-                }
-                Ok(Verdict::Conflict(failed)) => return Ok(AppendOutcome::Conflict(failed)),
-                Ok(Verdict::Failed(error)) => return Err(error),
-                // It comes before what it is answered with: the group that this position is in is published by now.
-                Ok(Verdict::LookAgain) => {}
-                // No answer: the group's write failed, or the sequencer did. Whether the append is in the log, nobody
-                // knows.
-                Err(_) => {
-                    // A thread that panics drops its answers before anyone can say so.
-                    let stopped = match shared.has_failed() {
-                        true => shared.stopped(),
-                        false => StoreError::stopped("it panicked"),
-                    };
-                    let append = Box::new(Arc::unwrap_or_clone(append));
-                    return Err(StoreError::OutcomeUnknown { append, source: Some(stopped.into()) });
-                }
-            }
-        }
-        Err(StoreError::Overloaded { what: format!("the log went on faster than it was judged, {ROUNDS_MAX} times") })
+        let _under_way = self.handle.shared.counters.enter();
+        Asked::of(&self.handle.shared, append).answer(&self.handle.shared).await
     }
 
     async fn read_stream(&self, read: &ReadStream) -> Result<Page<Version>, StoreError> {

@@ -155,14 +155,17 @@ pub enum Step {
 
 /// Who wants to know how far it is, and whether anybody does.
 pub(crate) struct Watch<'a> {
-    stop: &'a AtomicBool,
+    go_on: &'a dyn Fn() -> Result<(), StoreError>,
     progress: &'a mut (dyn FnMut(Progress) + Send),
     ticks: u64,
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(stop: &'a AtomicBool, progress: &'a mut (dyn FnMut(Progress) + Send)) -> Self {
-        Self { stop, progress, ticks: 0 }
+    pub(crate) fn new(
+        go_on: &'a dyn Fn() -> Result<(), StoreError>,
+        progress: &'a mut (dyn FnMut(Progress) + Send),
+    ) -> Self {
+        Self { go_on, progress, ticks: 0 }
     }
 
     /// Once a step; tells every thousandth, and the one that makes it all.
@@ -175,18 +178,16 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Fails where the caller has gone away.
+    /// Fails where nobody waits for it any more.
     pub(crate) fn go_on(&self) -> Result<(), StoreError> {
-        match self.stop.load(Relaxed) {
-            false => Ok(()),
-            true => Err(StoreError::Unavailable { what: "it was asked to stop".into(), source: None }),
-        }
+        (self.go_on)()
     }
 }
 
-/// Runs work on a thread that may block, and asks it to stop where the future is dropped.
+/// Does what takes long on a thread that may block. It ends early where the future is dropped, or the store is closed.
 pub(crate) async fn stoppable<T: Send + 'static>(
-    work: impl FnOnce(&AtomicBool) -> Result<T, StoreError> + Send + 'static,
+    shared: &Arc<Shared>,
+    mut work: impl FnMut(&dyn Fn() -> Result<(), StoreError>) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     struct Stop(Arc<AtomicBool>);
     impl Drop for Stop {
@@ -195,8 +196,17 @@ pub(crate) async fn stoppable<T: Send + 'static>(
         }
     }
     let stop = Stop(Arc::default());
-    let flag = Arc::clone(&stop.0);
-    blocking(move || work(&flag)).await
+    let (flag, shared) = (Arc::clone(&stop.0), Arc::clone(shared));
+    blocking(move || {
+        // What the work holds, the last handle perhaps, goes when it is no longer waited for.
+        shared.work_long(|go_on| {
+            work(&|| match flag.load(Relaxed) {
+                true => Err(StoreError::Unavailable { what: "it was asked to stop".into(), source: None }),
+                false => go_on(),
+            })
+        })
+    })
+    .await
 }
 
 impl RocksStore {
@@ -206,29 +216,33 @@ impl RocksStore {
     ///
     /// Everybody may go on reading and writing meanwhile. Takes one thread, the time to read the whole store, about 100 MiB
     /// of memory whatever its size, and while it runs the disk space of tables that RocksDB would have deleted. Dropping the
-    /// future ends it.
+    /// future ends it. `progress` must not wait for the store to be closed, which waits for it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] where the copy that is read can't be made or opened for other reasons than damage: the disk
-    /// may have no room for a copy of the write-ahead log; [`StoreError::Stopped`] where the store was closed. Damage is no
-    /// error, but what it [reports](Verification::problems).
+    /// may have no room for a copy of the write-ahead log; or where the store was opened again meanwhile, as by
+    /// [`rebuild_indexes`](Self::rebuild_indexes).
+    /// [`StoreError::Stopped`] where the store was closed. Damage is no error, but what it
+    /// [reports](Verification::problems).
     pub async fn verify(
         &self,
         mut progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Verification, StoreError> {
         let shared = Arc::clone(self.shared());
-        stoppable(move |stop| live(&shared, &mut Watch::new(stop, &mut progress))).await
+        stoppable(self.shared(), move |go_on| live(&shared, &mut Watch::new(go_on, &mut progress))).await
     }
 }
 
 #[tracing::instrument(level = "info", name = "verify", skip_all, fields(store = %shared.id))]
 fn live(shared: &Shared, watch: &mut Watch<'_>) -> Result<Verification, StoreError> {
     let started = Instant::now();
-    let (head, frozen) = shared.with_run(|run| (run.seen.last().position, Frozen::of(run)))?;
+    let (opening, head, frozen) = shared.with_run(|run| (run.opening, run.seen.last().position, Frozen::of(run)))?;
     let frozen = frozen?;
     let mut report = copy(frozen.dir(), watch)?;
     reaches(&mut report, head);
     tail::compare(shared, &mut report, watch)?;
+    // What it has found missing in memory may be what another one has lost.
+    shared.with_opening(opening, |_| ())?;
     report.took = started.elapsed();
     Ok(report)
 }

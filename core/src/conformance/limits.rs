@@ -129,6 +129,7 @@ pub(super) async fn l10_nonsense_is_refused(h: &mut dyn Harness) {
         ("an id in two streams", to("a-1", [twice.clone()]).event(stream("b-1"), twice)),
         ("the nil id", to("a-1", [event("Happened").with_id(EventId::NIL)])),
         ("two expectations of a stream", to("a-1", events(1)).check(stream("a-1"), ExpectedVersion::Exists)),
+        ("closing twice", to("a-1", events(1)).close(stream("a-1")).close(stream("a-1"))),
         ("closing without an event", to("a-1", events(1)).close(stream("b-1"))),
         ("a query without items", to("a-1", events(1)).require(none_after(Query::default()))),
         ("an item that names nothing", to("a-1", events(1)).require(none_after(Query::new([QueryItem::default()])))),

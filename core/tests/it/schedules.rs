@@ -1,8 +1,8 @@
 //! The seam of a subscription, under a scheduler that explores: [`shuttle`] runs writers and subscribers as one thread
 //! would, and chooses at each point who goes on.
 //!
-//! The points are before and after every call of the store, and between an event's being readable and its being
-//! published. A subscription shares nothing else with anyone: what it does between two calls nobody can see, and tokio's
+//! The points are before and after every call of the store, between an event's being readable and its being published, and
+//! after each delivery. A subscription shares nothing else with anyone: what it does between two calls nobody can see, and tokio's
 //! channel, in which heads are published, is taken to do each thing at once. So what is explored is all orders of what
 //! matters, and not of the memory accesses below. Seeded bugs show that wrong orders are found.
 //! `INDELIBLE_SCHEDULES` says how many schedules are tried.
@@ -114,7 +114,10 @@ async fn follow(store: Scheduled, filter: Filter, from: StartFrom, end: Position
     let mut seen = Vec::new();
     let mut looked_to = Position::START;
     while looked_to < end {
-        match subscription.next().await.unwrap() {
+        let delivery = subscription.next().await.unwrap();
+        // What it does with that takes time.
+        yield_now().await;
+        match delivery {
             Delivery::Event(event) => {
                 assert!(event.position > looked_to, "position {} again, or late", event.position);
                 looked_to = event.position;

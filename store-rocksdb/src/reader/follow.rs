@@ -55,14 +55,16 @@ pub(super) struct Run {
     /// Which databases these are; an index that was made anew is another.
     log_identity: String,
     index_identity: String,
+    /// The log's `CURRENT` where what is read is a copy of it: the next writer will write another.
+    copy_of: Option<String>,
     _private: Private,
 }
 
 impl Run {
     /// Sees what was written to the log since the anchor moved: checkpoints don't move it.
     pub(super) fn catch_up(&self) -> Result<(), StoreError> {
-        // One that was put in its place is not this one's to read.
-        if identity(&engine::log_dir(&self.engine.dir)) != self.log_identity {
+        // One that was put in its place is not this one's to read, and a copy goes no further.
+        if identity(&engine::log_dir(&self.engine.dir)) != self.log_identity || self.copy_of.is_some() {
             return Ok(());
         }
         let caught_up = self.engine.log.try_catch_up_with_primary();
@@ -149,11 +151,12 @@ fn open_once(path: &Path, segment_bytes: usize) -> Result<(StoreId, Run), OpenEr
     if wal::endless_manifest(&log_dir).is_some() {
         return Err(corrupted("the log's manifest"));
     }
-    let log = match setup.follow_log(&log_dir, &private.0.join("log")) {
+    let current = current(&log_dir);
+    let (log, copy_of) = match setup.follow_log(&log_dir, &private.0.join("log")) {
         Err(error) if error.kind() == ErrorKind::Corruption => {
-            mended(&setup, &log_dir, &private.0.join("mended"), durability).map_err(refuse)?
+            (mended(&setup, &log_dir, &private.0.join("mended"), durability).map_err(refuse)?, Some(current))
         }
-        log => log.map_err(|error| open::engine_error(path, "opening the log", error))?,
+        log => (log.map_err(|error| open::engine_error(path, "opening the log", error))?, None),
     };
     let id = open::stored_identity(path, &log)?.ok_or_else(|| corrupted("the log has no identity"))?;
     if store != id {
@@ -182,6 +185,7 @@ fn open_once(path: &Path, segment_bytes: usize) -> Result<(StoreId, Run), OpenEr
         segment_bytes,
         log_identity,
         index_identity,
+        copy_of,
         _private: private,
     };
     if place.position > Position::START {
@@ -191,7 +195,7 @@ fn open_once(path: &Path, segment_bytes: usize) -> Result<(StoreId, Run), OpenEr
 }
 
 /// The log with its write-ahead log in order, as the next writer will put it: a power cut may have left the last group in
-/// part. It is a copy, but for the tables, which are links; it goes no further, and when there is a writer it is left.
+/// part. It is a copy, but for the tables, which are links; it goes no further, and is left once a writer has begun.
 fn mended(setup: &Setup, log_dir: &Path, dir: &Path, durability: Durability) -> Result<DB, Fault> {
     let failed = |error: io::Error| StoreError::unavailable("copying the write-ahead log", error);
     let copy = || {
@@ -224,6 +228,11 @@ fn is_of(engine: &Engine, mark: Mark) -> bool {
 /// Of a database: given to it when it is made.
 fn identity(dir: &Path) -> String {
     fs::read_to_string(dir.join("IDENTITY")).unwrap_or_default()
+}
+
+/// Which manifest counts.
+fn current(dir: &Path) -> String {
+    fs::read_to_string(dir.join("CURRENT")).unwrap_or_default()
 }
 
 /// What a look came to.
@@ -324,6 +333,9 @@ impl Follower {
         }
         let Some(place) = place else { return Ok(Looked::Nowhere) };
         let place = bugs::read_past(place, &run.engine);
+        if run.copy_of.as_ref().is_some_and(|copied| *copied != current(&engine::log_dir(&self.path))) {
+            return Err(Failure::Trouble(StoreError::corrupted("a copy of it is read").into()));
+        }
         if place == last {
             return Ok(Looked::AsBefore);
         }

@@ -306,6 +306,7 @@ async fn a_torn_last_append_is_not_seen() {
     let (anchored, whole) = loop {
         let anchored = append(&store, 10).await;
         check(&open(dir.path()), &anchored).await;
+        store.save_checkpoint("reader", anchored).await.unwrap();
         append(&store, 1).await;
         let whole = tempfile::tempdir().unwrap();
         copy_files(dir.path(), whole.path());
@@ -329,8 +330,17 @@ async fn a_torn_last_append_is_not_seen() {
         fs::write(&log, &wal).unwrap();
         let reader = RocksStore::options().open_read_only(copy.path()).unwrap_or_else(|error| panic!("{n}: {error:?}"));
         assert_eq!(reader.head().await.unwrap(), anchored);
-        // And it goes on when a writer has.
+        assert_eq!(reader.load_checkpoint("reader").await.unwrap(), Some(anchored));
+        // And it goes on when a writer has, which need not write events.
         let store = RocksStore::open(copy.path()).unwrap();
+        let head = store.head().await.unwrap();
+        store.save_checkpoint("another", head).await.unwrap();
+        let seen = async {
+            while reader.load_checkpoint("another").await.unwrap() != Some(head) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PROMPTLY, seen).await.expect("it sees the checkpoint");
         let token = append(&store, 3).await;
         check(&reader, &token).await;
         let events: Vec<_> = store.log(ReadLog::all()).try_collect().await.unwrap();
