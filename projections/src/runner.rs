@@ -4,6 +4,9 @@
 //! A partition that fails waits, and others go on; so they do when one is much slower than they are. When it goes on, the
 //! reader goes back to where it stands, and those that have seen those events leave them out. So there are no queues, and
 //! memory holds the events that a partition is at work on, and a chunk.
+//!
+//! A store that stopped itself and goes on may have lost what partitions have seen: then each goes back to its checkpoint, and
+//! stops where the log does not hold that (L11).
 
 use std::{
     collections::HashSet,
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use indelible_core::{AnyStore, Cause, Query, RecordedEvent, StoreError, Token};
+use indelible_core::{AnyStore, Cause, Position, Query, RecordedEvent, StoreError, Token};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
@@ -75,6 +78,9 @@ pub(crate) struct Runner<P: Projection, M> {
     /// Those of them that go on then, should they have stopped.
     restarting: HashSet<Partition>,
     ahead: Option<Ahead<P::Event>>,
+    /// It ends when the store stops; and how often that went on then.
+    published: watch::Receiver<Position>,
+    opening: u64,
     paused: bool,
     /// Until when the log is left alone, after it could not be read.
     outage: Option<(u32, Instant)>,
@@ -98,6 +104,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     ) -> Self {
         let paused = shared.life.paused.load(Ordering::Acquire);
         let shared = Arc::new(shared);
+        let published = store.published();
         Self {
             shared,
             store,
@@ -107,6 +114,8 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             leaving: HashSet::new(),
             restarting: HashSet::new(),
             ahead: None,
+            published,
+            opening: 0,
             paused,
             outage: None,
             rests_until: Instant::now(),
@@ -165,9 +174,11 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         if self.paused || self.outage.is_some() {
             return std::future::pending().await;
         }
-        for lane in self.lanes.iter_mut().filter(|lane| lane.is_running() && !lane.is_checked) {
+        self.went_on();
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_running() && lane.proved_in != Some(self.opening)) {
+            lane.looked_to = lane.claim.position;
             match self.store.check(&lane.claim.position).await {
-                Ok(()) => lane.is_checked = true,
+                Ok(()) => lane.proved_in = Some(self.opening),
                 Err(error) if is_passing(&error) => return Err(error),
                 Err(error) => {
                     lane.stop(told(&error));
@@ -185,7 +196,25 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         let chunk_events_max = self.chunk_events_max();
         let Some(ahead) = &mut self.ahead else { return std::future::pending().await };
         ahead.fill(chunk_events_max, self.shared.options.chunk_bytes_max).await?;
-        Ok(ahead.take())
+        // What is read then is for those that are proved anew.
+        if self.went_on() {
+            return Ok(Chunk::default());
+        }
+        Ok(self.ahead.as_mut().map(Ahead::take).unwrap_or_default())
+    }
+
+    /// Whether the store had stopped, and goes on.
+    fn went_on(&mut self) -> bool {
+        if self.published.has_changed().is_ok() {
+            return false;
+        }
+        let now = self.store.published();
+        let went_on = !now.same_channel(&self.published);
+        if went_on {
+            (self.published, self.ahead) = (now, None);
+            self.opening += 1;
+        }
+        went_on
     }
 
     /// A batch for each of a few partitions; or what a throttled rebuild may take in a quarter of a second.
@@ -298,6 +327,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             let attempts = self.outage.map_or(1, |(attempts, _)| attempts + 1);
             tracing::warn!(projection = %self.shared.id, %error, "the log could not be read");
             self.outage = Some((attempts, Instant::now() + Retry::DEFAULT.pause(attempts)));
+            return;
+        }
+        if self.went_on() {
             return;
         }
         let error = told(&error);

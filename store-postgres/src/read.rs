@@ -20,7 +20,7 @@ use crate::{
     connect::{self, Asked, How, Params, Patience, Rows},
     sql::{Items, bigint},
     store::Shared,
-    subscription::Seen,
+    subscription::{self, Seen},
 };
 
 /// More kinds than an application has: where there are more, they are forgotten and asked for again.
@@ -274,6 +274,33 @@ impl Reader {
                 return Err(InvalidInput::new("position", format!("{position} is beyond the head, {head}")).into());
             }
             self.wait_for_it(&mut patience).await?;
+        }
+    }
+
+    /// A replica that is not there yet is given time.
+    pub(crate) async fn check(&self, token: &Token) -> Result<(), StoreError> {
+        let place = bigint(token.position.get());
+        let mut patience = Patience::new(self.shared.options.patience);
+        loop {
+            let rows = self.ask("proving a place", &self.shared.statements.follow, &[(&place, Type::INT8)]).await?;
+            let Some(row) = rows.first() else {
+                return Err(StoreError::corrupted("one row says where the head is"));
+            };
+            let head = subscription::head(self.store(), row);
+            let (there, is_replica): (Option<Uuid>, bool) = (row.get(2), row.get(3));
+            let found = match there {
+                Some(id) => Token { store: self.store(), position: token.position, event: EventId::from_uuid(id) },
+                None if token.position == Position::START => Token::start(self.store()),
+                None if is_replica && token.store == self.store() => {
+                    if patience.wait().await {
+                        continue;
+                    }
+                    let what = format!("the replica is at position {}, and not yet at {place}", head.position);
+                    return Err(StoreError::Unavailable { what, source: None });
+                }
+                None => head,
+            };
+            return if found == *token { Ok(()) } else { Err(StoreError::Diverged { token: *token, found }) };
         }
     }
 

@@ -259,6 +259,10 @@ impl EventStore for PostgresStore {
         self.reader().token(position).await
     }
 
+    async fn check(&self, token: &Token) -> Result<(), StoreError> {
+        self.reader().check(token).await
+    }
+
     async fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, StoreError> {
         self.reader().stream_head(stream).await
     }

@@ -188,7 +188,7 @@ impl Follower {
         let asked = session.client.query_typed_one(&self.shared.statements.follow, &params);
         // A server that doesn't answer is as good as gone.
         let row = time::timeout(self.shared.options.patience, asked).await??;
-        let head = self.head(&row);
+        let head = head(self.shared.id, &row);
         let (there, is_replica): (Option<Uuid>, bool) = (row.get(2), row.get(3));
         let is_behind = is_replica && head.position < seen.position;
         if seen.position > Position::START && there != Some(seen.event.as_uuid()) && !is_behind {
@@ -199,15 +199,14 @@ impl Follower {
         self.publisher.publish(head);
         Ok(())
     }
+}
 
-    fn head(&self, row: &Row) -> Token {
-        match (row.get::<_, Option<i64>>(0), row.get::<_, Option<Uuid>>(1)) {
-            (Some(position), Some(id)) => Token {
-                store: self.shared.id,
-                position: Position::new(position.cast_unsigned()),
-                event: EventId::from_uuid(id),
-            },
-            _ => Token::start(self.shared.id),
+/// Of what the statement to follow the log by answers.
+pub(crate) fn head(store: StoreId, row: &Row) -> Token {
+    match (row.get::<_, Option<i64>>(0), row.get::<_, Option<Uuid>>(1)) {
+        (Some(position), Some(id)) => {
+            Token { store, position: Position::new(position.cast_unsigned()), event: EventId::from_uuid(id) }
         }
+        _ => Token::start(store),
     }
 }

@@ -35,8 +35,8 @@ const CONFLICTS_MAX: u64 = 20;
 pub(super) struct Lane<P, M> {
     shared: Arc<Shared<P, M>>,
     pub claim: Claim,
-    /// Its checkpoint is known to be of this log (L11).
-    pub is_checked: bool,
+    /// In which of the log's openings its checkpoint was known to be of it (L11).
+    pub proved_in: Option<u64>,
     parked: Arc<HashSet<StreamId>>,
     pub looked_to: Token,
     pub state: PartitionState,
@@ -65,7 +65,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
             parked: Arc::new(claim.parked.iter().cloned().collect()),
             looked_to: claim.position,
             claim,
-            is_checked: false,
+            proved_in: None,
             state: PartitionState::Running,
             due: Instant::now(),
             unsure: false,
@@ -314,7 +314,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
                     if self.claim.position != claim.position {
                         self.attempts = 0;
                     }
-                    (self.claim, self.is_checked) = (claim, false);
+                    (self.claim, self.proved_in) = (claim, None);
                 }
                 Ok(None) => return self.state = PartitionState::Lost,
                 Err(error) => return self.give_way(error.into()),

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use indelible_core::{
-    Append, AppendOutcome, Category, Delivery, EventStore, ExpectedVersion, FailedCondition, Filter, Position,
-    StartFrom, StoreError, Subscription, Version,
+    Append, AppendOutcome, Category, Delivery, EventId, EventStore, ExpectedVersion, FailedCondition, Filter, Position,
+    StartFrom, StoreError, Subscription, Token, Version,
     conformance::fault::{Line, Verdict},
 };
 use indelible_postgres::{OpenError, PostgresStore};
@@ -306,9 +306,20 @@ async fn a_replica_is_read_from() {
     }
     assert_eq!(seen, second.events);
     assert_eq!(reading.stream_head(&stream("a-1")).await.unwrap().version, Version::new(2));
-    let refused = reading.append(append("a-1", 2)).await;
+    // What nobody has seen there yet is waited for, and not taken for another log's.
+    let pause = async |how: &str| client(&replica.url()).await.batch_execute(how).await.unwrap();
+    pause("SELECT pg_wal_replay_pause()").await;
+    let third = appended(&store, append("a-1", 2)).await.token;
+    let from = tokio::spawn(Subscription::new(reading.clone(), Filter::all(), StartFrom::After(third)));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!from.is_finished());
+    pause("SELECT pg_wal_replay_resume()").await;
+    tokio::time::timeout(SOON, from).await.expect("the replica comes to it").unwrap().unwrap();
+    let another = Token { event: EventId::new(), ..third };
+    assert!(matches!(reading.check(&another).await, Err(StoreError::Diverged { found, .. }) if found == third));
+    let refused = reading.append(append("a-1", 3)).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
-    assert_eq!(store.head().await.unwrap().position, Position::new(2));
-    let told = store.append(append("a-1", 2)).await.unwrap();
+    assert_eq!(store.head().await.unwrap(), third);
+    let told = store.append(append("a-1", 3)).await.unwrap();
     assert!(matches!(told, AppendOutcome::Appended(_)));
 }

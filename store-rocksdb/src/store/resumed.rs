@@ -9,7 +9,7 @@ use std::{
 
 use indelible_core::{
     Append, AppendOutcome, Category, ContentType, Delivery, EventStore, EventType, ExpectedVersion, Filter, NewEvent,
-    StartFrom, StoreError, Subscription,
+    StartFrom, StoreError, StreamId, Subscription,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -55,8 +55,12 @@ impl Lossy {
 }
 
 async fn append(store: &RocksStore, events: usize) {
+    write(store, &"s-1".parse().unwrap(), events).await;
+}
+
+async fn write(store: &RocksStore, stream: &StreamId, events: usize) {
     let events = (0..events).map(|_| NewEvent::new(EventType::from_static("Written"), ContentType::JSON, "{}"));
-    let append = Append::to("s-1".parse().unwrap(), ExpectedVersion::Any, events);
+    let append = Append::to(stream.clone(), ExpectedVersion::Any, events);
     assert!(matches!(store.append(append).await, Ok(AppendOutcome::Appended(_))));
 }
 
@@ -129,6 +133,101 @@ async fn a_subscription_that_has_seen_nothing_of_that_goes_on() {
                 assert!(seen.iter().copied().eq(all), "{seen:?}");
             }
         }
+    }
+}
+
+#[cfg(feature = "projections")]
+mod projecting {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use indelible_core::{Aggregate, Apply, Cause, Event};
+    use indelible_projections::{
+        Envelope, Order, Partition, PartitionState, PartitionStatus, Project, Projection, Retry, Wants, Worker,
+        memory::{MemoryModel, MemoryTx},
+    };
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
+    enum Happened {
+        Written,
+    }
+
+    #[derive(Clone, Debug, Default, Serialize, Deserialize, Aggregate)]
+    #[aggregate(category = "s")]
+    struct Stream {}
+    impl Apply for Stream {
+        type Event = Happened;
+        fn apply(&mut self, _: &Happened) {}
+    }
+
+    /// One of its two partitions waits at what may be lost.
+    struct Seen {
+        waits: Arc<AtomicBool>,
+    }
+    impl Projection for Seen {
+        const NAME: &'static str = "seen";
+        const ORDER: Order = Order::PerStream { partitions: 2 };
+        const RETRY: Retry = Retry { attempts_max: u32::MAX, pause_max: Duration::from_millis(10), ..Retry::DEFAULT };
+        type Event = Happened;
+        fn wants() -> Wants<Happened> {
+            Wants::types::<Stream>([Happened::WRITTEN])
+        }
+    }
+    impl Project<MemoryModel> for Seen {
+        async fn apply(&self, envelope: &Envelope<Happened>, _: &mut MemoryTx) -> Result<(), Cause> {
+            let waits = Partition::of(&envelope.recorded.stream, 2) == Partition(0);
+            match envelope.recorded.position.get() > 4 && waits && self.waits.load(SeqCst) {
+                true => Err("it waits".into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    fn at(status: &PartitionStatus) -> u64 {
+        status.looked_to.position.get()
+    }
+
+    /// One partition has seen what is lost, and another has not: the one stops, the other goes on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_partition_that_has_seen_what_is_lost_stops() {
+        let lossy = Lossy::of(4).await;
+        let stream = |partition| {
+            let mut streams = (0..).map(|n| format!("s-{n}").parse::<StreamId>().unwrap());
+            streams.find(|stream| Partition::of(stream, 2) == Partition(partition)).unwrap()
+        };
+        let [waiting, other] = [0, 1].map(stream);
+        let waits = Arc::new(AtomicBool::new(true));
+        let projection = Seen { waits: Arc::clone(&waits) };
+        let running = Worker::new(&lossy.store).add(&MemoryModel::new(), projection).start().await.unwrap();
+        write(&lossy.store, &waiting, 1).await;
+        write(&lossy.store, &other, 1).await;
+        let states = async |wanted: fn(&[PartitionStatus]) -> bool| {
+            let reached = async {
+                loop {
+                    let states = running.status().remove(0).1;
+                    if states.len() == 2 && wanted(&states) {
+                        return states;
+                    }
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(SOON, reached).await.unwrap_or_else(|_| panic!("{:?}", running.status()))
+        };
+        states(|states| at(&states[0]) <= 4 && states[0].retries > 0 && at(&states[1]) == 6).await;
+        lossy.lose().await;
+        for stream in [&waiting, &other, &waiting, &other] {
+            write(&lossy.store, stream, 1).await;
+        }
+        waits.store(false, SeqCst);
+        let states = states(|states| at(&states[0]) == 8 && at(&states[1]) != 4).await;
+        let PartitionState::Stopped { error } = &states[1].state else { panic!("{states:?}") };
+        assert!(error.starts_with("diverged"), "{error}");
+        assert_eq!(states[0].state, PartitionState::Running);
     }
 }
 
