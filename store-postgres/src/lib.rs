@@ -46,7 +46,8 @@
 //! transaction mode may stand in between (not for a `PostgresModel`); notifications don't
 //! come through one, and events of other processes are then found by [polling](Options::poll). The same holds for a
 //! streaming replica, which serves reads and subscriptions and refuses appends; it may be a little behind. A process that
-//! comes from one replica to another that is further behind waits for it.
+//! comes from one replica to another that is further behind waits for it, and so does one with a token that the replica has
+//! not come to.
 //!
 //! With synchronous standbys an append is acknowledged when they have it, unless `synchronous_commit` is less than `on`. When
 //! another server takes over that lacks events
