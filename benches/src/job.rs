@@ -243,6 +243,8 @@ pub struct Measured {
     pub bytes_per_event_closed: Option<f64>,
     /// The part of a database's indexes.
     pub bytes_per_event_of_indexes: Option<f64>,
+    /// What the process had written to the disk for each event of a log that it filled, when the engine had come to rest.
+    pub written_per_event: Option<f64>,
     /// The events that were there before the round; of a log that was filled, after it.
     pub preload: u64,
     pub ids: Ids,

@@ -74,6 +74,13 @@ pub fn memory_mib() -> Result<f64> {
     status_mib("VmRSS:")
 }
 
+/// What this process has caused to be written to disks so far.
+pub fn written_bytes() -> Result<u64> {
+    let counts = fs::read_to_string("/proc/self/io")?;
+    let written = counts.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+    Ok(written.context("no write_bytes")?.trim().parse()?)
+}
+
 fn status_mib(field: &str) -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));

@@ -187,14 +187,34 @@ impl Bench {
                     self.report.missing(what);
                 }
                 for round in rounds {
+                    let peers =
+                        self.kinds().1.iter().filter(|peer| self.how.peers.is_some() && !peer.does(&round.work));
+                    for peer in peers {
+                        self.report.missing(format!(
+                            "{peer}: missing in {}, its program here does not do that",
+                            round.work.name()
+                        ));
+                    }
                     for subject in self.subjects(&round.work, log)? {
                         let place = Place::Directory(self.dir.clone());
                         let job = Job { subject, place, log, work: round.work.clone() };
                         let name = round.name.map(|name| format!("{name}: ")).unwrap_or_default();
                         eprint!("round {number}, {name}{job}: ");
                         let measured = match &self.server {
-                            None => self.in_directory(job)?,
-                            Some(server) => self.on_server(server, round, job)?,
+                            None => self.in_directory(job),
+                            Some(server) => self.on_server(server, round, job),
+                        };
+                        let measured = match measured {
+                            // Theirs to mend; the others are measured all the same.
+                            Err(error) if subject.is_peer() => {
+                                eprintln!("{error:#}");
+                                self.report.missing(format!(
+                                    "{subject}: missing in some rounds of {}: {error:#}",
+                                    round.work.name()
+                                ));
+                                continue;
+                            }
+                            measured => measured?,
                         };
                         for measured in measured {
                             eprint!("{:.0} ", measured.rate().unwrap_or(0.0));

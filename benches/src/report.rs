@@ -105,7 +105,7 @@ fn hundredths(value: Option<f64>) -> String {
 /// A column: its head, and its cell for the rounds of a subject, beside all of the same workload.
 type Column = (&'static str, fn(&Rounds, &Load, &[Measured]) -> String);
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 20] = [
     ("", |_, load, _| load.variant.replace('-', " ")),
     ("log", |_, load, _| grouped(Some(load.preload as f64))),
     ("events each", |_, load, _| load.events_per_append.to_string()),
@@ -118,6 +118,7 @@ const COLUMNS: [Column; 18] = [
     }),
     ("of file", |all, load, rounds| of_kind(all, load, rounds, Kind::File)),
     ("of rocksdb", |all, load, rounds| of_kind(all, load, rounds, Kind::Rocksdb)),
+    ("of umadb", |all, load, rounds| of_kind(all, load, rounds, Kind::Umadb)),
     ("of autocommit", |all, load, rounds| of_kind(all, load, rounds, Kind::PgAutocommit)),
     ("of batched", |all, load, rounds| of_kind(all, load, rounds, Kind::PgBatched)),
     ("of by hand", |all, load, rounds| of_kind(all, load, rounds, Kind::PgByHand)),
@@ -136,6 +137,7 @@ const COLUMNS: [Column; 18] = [
             (None, Some(_)) => format!("{} ({} in indexes)", grouped(settled), grouped(of_indexes)),
         }
     }),
+    ("written an event", |_, _, rounds| grouped(median(rounds.iter().filter_map(|round| round.written_per_event)))),
 ];
 
 fn of_kind(all: &Rounds, load: &Load, rounds: &[Measured], kind: Kind) -> String {
@@ -250,6 +252,7 @@ mod tests {
             bytes_per_event: Some(272.0),
             bytes_per_event_closed: None,
             bytes_per_event_of_indexes: None,
+            written_per_event: None,
             preload,
             ids: Ids::V7,
             operations: 1,

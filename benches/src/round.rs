@@ -115,6 +115,7 @@ impl Seen {
             bytes_per_event: None,
             bytes_per_event_closed: None,
             bytes_per_event_of_indexes: None,
+            written_per_event: None,
             preload: job.log.events,
             ids: job.log.ids,
             operations: self.times_ns.len(),

@@ -186,6 +186,7 @@ mod tests {
             bytes_per_event: None,
             bytes_per_event_closed: None,
             bytes_per_event_of_indexes: None,
+            written_per_event: None,
             preload: 0,
             ids: Ids::V7,
             operations: 5,

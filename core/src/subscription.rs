@@ -164,7 +164,11 @@ impl<S: EventStore + ?Sized> Subscription<S> {
             StartFrom::Beginning => Token::start(store.id()),
             StartFrom::Now => {
                 let head = *published.borrow();
-                store.token(head).await?
+                match published.has_changed() {
+                    Ok(_) => store.token(head).await?,
+                    // Of a store that is just being opened again it says nothing.
+                    Err(_) => store.head().await?,
+                }
             }
             StartFrom::After(token) => {
                 store.check(&token).await?;

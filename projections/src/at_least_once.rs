@@ -122,7 +122,8 @@ impl<C: Clone + Send + Sync + 'static> ReadModel for AtLeastOnce<C> {
 }
 
 fn failed(error: indelible_core::StoreError) -> ReadModelError {
-    let retryable = error.is_retryable();
+    // A store that has stopped may go on.
+    let retryable = error.is_retryable() || matches!(error, indelible_core::StoreError::Stopped { .. });
     let (what, cause) = ("keeping a checkpoint in the store of the log", Cause::from(error));
     if retryable { ReadModelError::unavailable(what, cause) } else { ReadModelError::rejected(what, cause) }
 }

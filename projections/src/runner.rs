@@ -18,7 +18,7 @@ use indelible_core::{AnyStore, Cause, Position, Query, RecordedEvent, StoreError
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -82,8 +82,9 @@ pub(crate) struct Runner<P: Projection, M> {
     published: watch::Receiver<Position>,
     opening: u64,
     paused: bool,
-    /// Until when the log is left alone, after it could not be read.
-    outage: Option<(u32, Instant)>,
+    /// Until when the log is left alone, after it could not be read; and how often in a row it could not.
+    outage: Option<Instant>,
+    outages: u32,
     /// Until when a throttled rebuild rests.
     rests_until: Instant,
     statuses: watch::Sender<Vec<PartitionStatus>>,
@@ -91,6 +92,9 @@ pub(crate) struct Runner<P: Projection, M> {
 
 /// Partitions that are at work.
 type Workers<P, M> = JoinSet<Lane<P, M>>;
+
+/// How long a partition keeps the others waiting until the log says whether it holds its checkpoint.
+const PROVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a round waits for those that are slower than the first at least; and else as long as that took.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -118,6 +122,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
             opening: 0,
             paused,
             outage: None,
+            outages: 0,
             rests_until: Instant::now(),
             statuses,
         }
@@ -166,7 +171,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     /// When a partition is to be seen to, or the log is to be read again.
     fn wakes_at(&self) -> Option<Instant> {
         let lanes = self.lanes.iter().filter_map(Lane::wakes_at);
-        lanes.chain(self.outage.map(|(_, until)| until)).min()
+        lanes.chain(self.outage).min()
     }
 
     /// The next chunk for the partition that is furthest behind; or an empty one, where a partition had to stop.
@@ -176,12 +181,17 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         }
         self.went_on();
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_running() && lane.proved_in != Some(self.opening)) {
-            lane.looked_to = lane.claim.position;
-            match self.store.check(&lane.claim.position).await {
+            let proved = timeout(PROVED_WITHIN, self.store.check(&lane.claim.position)).await;
+            match proved
+                .unwrap_or_else(|elapsed| Err(StoreError::unavailable("asking the log for a checkpoint", elapsed)))
+            {
                 Ok(()) => lane.proved_in = Some(self.opening),
-                Err(error) if is_passing(&error) => return Err(error),
+                Err(error @ StoreError::Stopped { .. }) => return Err(error),
                 Err(error) => {
-                    lane.stop(told(&error));
+                    match is_passing(&error) {
+                        true => lane.wait_for_log(&error),
+                        false => lane.stop(told(&error)),
+                    }
                     return Ok(Chunk::default());
                 }
             }
@@ -200,10 +210,11 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         if self.went_on() {
             return Ok(Chunk::default());
         }
+        self.outages = 0;
         Ok(self.ahead.as_mut().map(Ahead::take).unwrap_or_default())
     }
 
-    /// Whether the store had stopped, and goes on.
+    /// Whether the store had stopped, and goes on: then each partition goes back to its checkpoint.
     fn went_on(&mut self) -> bool {
         if self.published.has_changed().is_ok() {
             return false;
@@ -213,6 +224,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         if went_on {
             (self.published, self.ahead) = (now, None);
             self.opening += 1;
+            self.lanes.iter_mut().for_each(Lane::go_back);
         }
         went_on
     }
@@ -294,6 +306,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
         if self.restarting.remove(&partition) {
             lane.restart().await;
         }
+        if lane.proved_in != Some(self.opening) {
+            lane.go_back();
+        }
         self.lanes.push(lane);
         self.lanes.sort_by_key(|lane| lane.claim.partition);
         if self.leaving.remove(&partition) {
@@ -324,9 +339,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     fn unreadable(&mut self, error: StoreError) {
         self.ahead = None;
         if is_passing(&error) {
-            let attempts = self.outage.map_or(1, |(attempts, _)| attempts + 1);
+            self.outages += 1;
             tracing::warn!(projection = %self.shared.id, %error, "the log could not be read");
-            self.outage = Some((attempts, Instant::now() + Retry::DEFAULT.pause(attempts)));
+            self.outage = Some(Instant::now() + Retry::DEFAULT.pause(self.outages));
             return;
         }
         if self.went_on() {
@@ -338,8 +353,9 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
 
     /// Partitions that waited go on, and idle ones write how far they have looked.
     async fn see_to_lanes(&mut self) {
+        self.went_on();
         let now = Instant::now();
-        self.outage = self.outage.filter(|(_, until)| *until > now);
+        self.outage = self.outage.filter(|until| *until > now);
         for lane in &mut self.lanes {
             if lane.wakes_at().is_none_or(|at| at > now) {
                 continue;
@@ -411,6 +427,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
 
     /// Gives a partition back.
     async fn disown(&mut self, partition: Partition) {
+        self.went_on();
         let Some(at) = self.lanes.iter().position(|lane| lane.claim.partition == partition) else { return };
         let mut lane = self.lanes.remove(at);
         lane.write_progress().await;
@@ -418,6 +435,7 @@ impl<P: Project<M>, M: ReadModel> Runner<P, M> {
     }
 
     async fn drain(mut self) {
+        self.went_on();
         for lane in &mut self.lanes {
             lane.write_progress().await;
         }

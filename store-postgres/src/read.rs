@@ -291,7 +291,7 @@ impl Reader {
             let found = match there {
                 Some(id) => Token { store: self.store(), position: token.position, event: EventId::from_uuid(id) },
                 None if token.position == Position::START => Token::start(self.store()),
-                None if is_replica && token.store == self.store() => {
+                None if is_replica && token.store == self.store() && i64::try_from(token.position.get()).is_ok() => {
                     if patience.wait().await {
                         continue;
                     }

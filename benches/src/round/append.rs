@@ -55,6 +55,7 @@ pub(super) async fn fill<S: Subject>(job: &Job) -> Result<Vec<Measured>> {
         let per_event = |bytes| Some(bytes as f64 / log.events as f64);
         measured.bytes_per_event_closed = per_event(machine::bytes_in(dir)?);
         measured.bytes_per_event = per_event(settle::<S>(place, dir, *log).await?);
+        measured.written_per_event = per_event(machine::written_bytes()?);
     }
     Ok(vec![measured])
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use indelible_core::{Cause, RecordedEvent, StreamId, Timestamp, Token};
+use indelible_core::{Cause, RecordedEvent, StoreError, StreamId, Timestamp, Token};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
@@ -261,7 +261,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
 
     /// Goes back to the checkpoint, to wait there, or to stay.
     fn give_way(&mut self, trouble: Trouble) {
-        self.looked_to = self.claim.position;
+        self.go_back();
         let (error, attempts, pause) = match trouble {
             Trouble::Events(error) if self.attempts < P::RETRY.attempts_max => {
                 (error, self.attempts, P::RETRY.pause(self.attempts))
@@ -280,12 +280,28 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
             }
             Trouble::Fenced => return self.stop("fenced off: something else has moved its checkpoint".into()),
         };
+        self.retry(error, attempts, pause);
+    }
+
+    fn retry(&mut self, error: Arc<str>, attempts: u32, pause: Duration) {
         tracing::warn!(projection = %self.claim.projection, partition = %self.claim.partition, %error, attempts,
-            "a batch failed, and is tried again");
+            "it is tried again");
         self.retries += 1;
         self.meters.retries.increment(1);
         self.due = Instant::now() + pause;
         self.state = PartitionState::Retrying { error, attempts };
+    }
+
+    /// Waits at the checkpoint until the log can say whether it holds that.
+    pub fn wait_for_log(&mut self, error: &StoreError) {
+        self.go_back();
+        self.outages += 1;
+        self.retry(told(error), self.outages, crate::Retry::DEFAULT.pause(self.outages));
+    }
+
+    /// Goes back to the checkpoint.
+    pub fn go_back(&mut self) {
+        self.looked_to = self.claim.position;
     }
 
     pub fn stop(&mut self, error: Arc<str>) {
@@ -320,7 +336,7 @@ impl<P: Project<M>, M: ReadModel> Lane<P, M> {
                 Err(error) => return self.give_way(error.into()),
             }
         }
-        self.looked_to = self.claim.position;
+        self.go_back();
         self.state = PartitionState::Running;
     }
 
