@@ -129,7 +129,8 @@ pub trait EventStore: Send + Sync + 'static {
     async fn categories(&self, after: Option<&Category>, limit: usize) -> Result<Vec<Category>, StoreError>;
 
     /// Follows the position up to which events are durable and visible. It wakes subscriptions; nothing polls. It ends when
-    /// the store stops, before that goes on, which is followed by another one: what is lost then is known by it.
+    /// the store stops. Where a store goes on after that, this gives another one: who sees that must ask whether what they
+    /// have seen is still [there](Self::check).
     fn published(&self) -> watch::Receiver<Position>;
 
     /// Proves that a token was taken from this log.
