@@ -97,6 +97,7 @@ fn main() -> Result<()> {
             Kind::File => answer::<file::Growing>(&job),
             Kind::FilePreallocated => answer::<file::Preallocated>(&job),
             Kind::Rocksdb => answer::<Bare>(&job),
+            Kind::RocksdbFamilies => answer::<Bare<true>>(&job),
             Kind::IndelibleRocksdb => answer::<Embedded>(&job),
             Kind::IndeliblePostgres => answer::<Shared>(&job),
             Kind::PgAutocommit => answer::<Autocommit>(&job),
@@ -246,6 +247,7 @@ impl Bench {
             asked => asked.to_vec(),
         };
         subjects.retain(|kind| kind.does(work) && kind.is_shared() == self.server.is_some());
+        subjects.retain(|kind| !kind.is_variant() || log.events == 0);
         for index in (0..subjects.len()).rev() {
             if !self.program(subjects[index])?.exists() {
                 subjects.remove(index);

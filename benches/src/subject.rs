@@ -114,6 +114,8 @@ pub enum Kind {
     FilePreallocated,
     /// Bare RocksDB, one writer, two puts an event: the log and the stream's index
     Rocksdb,
+    /// The same with a column family for each of the two
+    RocksdbFamilies,
     /// The embedded store
     IndelibleRocksdb,
     /// UmaDB's engine, by its group append
@@ -145,7 +147,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const EMBEDDED: [Self; 4] = [Self::File, Self::FilePreallocated, Self::Rocksdb, Self::IndelibleRocksdb];
+    pub const EMBEDDED: [Self; 5] =
+        [Self::File, Self::FilePreallocated, Self::Rocksdb, Self::RocksdbFamilies, Self::IndelibleRocksdb];
     pub const EMBEDDED_PEERS: [Self; 4] = [Self::Umadb, Self::Sierradb, Self::Fjall, Self::Evento];
     pub const SHARED: [Self; 4] = [Self::PgAutocommit, Self::PgBatched, Self::PgByHand, Self::IndeliblePostgres];
     pub const SHARED_PEERS: [Self; 5] =
@@ -158,6 +161,11 @@ impl Kind {
     /// Whether it is on PostgreSQL.
     pub fn is_shared(self) -> bool {
         Self::SHARED.contains(&self) || Self::SHARED_PEERS.contains(&self)
+    }
+
+    /// Whether it stands beside a limit, to show what that would be if it were made otherwise: on an empty log.
+    pub fn is_variant(self) -> bool {
+        matches!(self, Self::FilePreallocated | Self::RocksdbFamilies)
     }
 
     pub fn is_file(self) -> bool {

@@ -136,7 +136,14 @@ async fn is_prefix(restored: &RocksStore, store: &RocksStore) {
 async fn is_whole_copy(dir: &Path) -> bool {
     let copy = tempfile::tempdir().unwrap();
     let cp = |what: &str| {
-        std::process::Command::new("cp").arg("-r").arg(dir.join(what)).arg(copy.path()).output().unwrap().status.success()
+        std::process::Command::new("cp")
+            .arg("-r")
+            .arg(dir.join(what))
+            .arg(copy.path())
+            .output()
+            .unwrap()
+            .status
+            .success()
     };
     if !cp("log") {
         return false;
